@@ -1,0 +1,23 @@
+//! Who may call. Without any key the gateway serves loopback only, with a development token.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+/// Keys that verify bearer tokens. Claims: `sub` is the user, `role` is `viewer`, `operator` or `admin`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Shared secret for HS256, at least 32 bytes.
+    #[serde(serialize_with = "super::storage::hidden")]
+    pub hs256_secret: Option<SecretString>,
+    /// PEM file with an RSA public key for RS256.
+    pub rs256_public_key: Option<PathBuf>,
+    /// PEM file with a P-256 public key for ES256.
+    pub es256_public_key: Option<PathBuf>,
+    /// The `iss` a token must have.
+    pub issuer: Option<String>,
+    /// The `aud` a token must have.
+    pub audience: Option<String>,
+}

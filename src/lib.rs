@@ -1,0 +1,23 @@
+//! Milepost runs batch operations on worker replicas and streams every step, live and resumable, to whoever is
+//! watching, through any gateway replica.
+//!
+//! Modules in reading order. Arrows point one way: `cli` wires the roles; roles meet only through ports; ports speak
+//! the words of the core.
+//!
+//! * core: [`task`]
+//! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]
+//! * around them: [`config`] · [`telemetry`] · [`lifecycle`]
+
+pub mod action;
+pub mod bus;
+pub mod clock;
+pub mod config;
+pub mod dispatch;
+pub mod lifecycle;
+pub mod store;
+pub mod task;
+pub mod telemetry;
+pub mod tickets;
+
+/// Any error, for `source()` chains across a port.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

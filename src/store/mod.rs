@@ -1,0 +1,398 @@
+//! The durable record: tasks, their frozen items, results, and who may work on what.
+//!
+//! The store is the authority. Split by caller, so that a worker cannot prune and a gateway cannot claim:
+//! [`TaskStore`] (gateway), [`ClaimStore`] (worker), [`UpkeepStore`] (maintenance); a backend is all three.
+//! Statuses change only as [`crate::task::TaskState::apply`] says.
+//!
+//! Backends: `memory` (held by this process, gone with it) and `postgres`. Both run the whole of `contract`. Not
+//! here: live progress ([`crate::bus`]).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::BoxError;
+use crate::task::{
+    ActionSpec, Attempt, ClusterName, Counts, Event, EventKind, Item, ItemName, ItemResult, ItemState,
+    Priority, ReplicaId, Seq, Status, TaskId, TaskSpec, TaskState, TaskView, UserId,
+};
+
+/// Why a store call failed. A variant exists only where a caller acts differently.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The caller's attempt no longer holds the task. Stop at once; nothing was written.
+    #[error("attempt {by} no longer holds task {task}")]
+    Fenced {
+        /// Which task.
+        task: TaskId,
+        /// Who asked.
+        by: Attempt,
+    },
+    /// The change does not fit the task's status, such as a resume of a finished task.
+    #[error("task {task} is {status}")]
+    Refused {
+        /// Which task.
+        task: TaskId,
+        /// Its status.
+        status: Status,
+    },
+    /// The idempotency key was used before with another body.
+    #[error("the idempotency key was used for task {task} with another body")]
+    KeyConflict {
+        /// The task that the key made.
+        task: TaskId,
+    },
+    /// The database cannot be reached or answered too late. The outcome of a write is unknown.
+    #[error("the store is unavailable while {doing}")]
+    Unavailable {
+        /// What was tried.
+        doing: &'static str,
+        /// The backend's own error.
+        #[source]
+        source: BoxError,
+    },
+    /// A stored row breaks a rule that every writer keeps.
+    #[error("{table}.{column} of {row} cannot be read: {why}")]
+    Corrupt {
+        /// Table of the row.
+        table: &'static str,
+        /// Column that is wrong.
+        column: &'static str,
+        /// Id of the row.
+        row: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// A task as the record knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// Who submitted it.
+    pub owner: UserId,
+    /// What to do to each item.
+    pub action: ActionSpec,
+    /// The cluster to act on.
+    pub cluster: ClusterName,
+    /// Why, in the user's words.
+    pub reason: Option<String>,
+    /// Higher goes first among the owner's tasks.
+    pub priority: Priority,
+    /// Most items at once, if the user set it.
+    pub concurrency: Option<u16>,
+    /// Time-out of one item, if the user set it.
+    pub item_timeout: Option<Duration>,
+    /// Claims before it is given up.
+    pub max_attempts: u16,
+    /// Status, fencing token and used claims.
+    pub state: TaskState,
+    /// Recorded results by kind.
+    pub counts: Counts,
+    /// The worker that holds it.
+    pub worker: Option<ReplicaId>,
+    /// Why the task itself failed.
+    pub error: Option<String>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it was first claimed.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Task {
+    /// The view a watcher gets from the record alone.
+    #[must_use]
+    pub fn view(&self) -> TaskView {
+        TaskView {
+            task_id: self.id,
+            attempt: self.state.attempt,
+            seq: Seq(0),
+            status: self.state.status,
+            action: self.action.name().to_owned(),
+            cluster: self.cluster.clone(),
+            current: self.counts.current(),
+            counts: self.counts,
+            progress: self.counts.percent(),
+            current_node: None,
+            reason: self.reason.clone(),
+            error: self.error.clone(),
+            created_at: Some(self.created_at),
+            updated_at: self.updated_at,
+        }
+    }
+
+    /// An event about the task as it is now, under its current attempt.
+    #[must_use]
+    pub fn event(&self, kind: EventKind, seq: Seq, at: Timestamp) -> Event {
+        Event {
+            task_id: self.id,
+            attempt: self.state.attempt,
+            seq,
+            kind,
+            status: self.state.status,
+            action: self.action.name().to_owned(),
+            cluster: self.cluster.clone(),
+            current: self.counts.current(),
+            counts: self.counts,
+            progress: self.counts.percent(),
+            current_node: None,
+            items: Vec::new(),
+            message: None,
+            error: self.error.clone(),
+            timestamp: at,
+        }
+    }
+}
+
+/// A submit, checked and ready to be recorded.
+#[derive(Debug, Clone)]
+pub struct NewTask {
+    /// The id it will have.
+    pub id: TaskId,
+    /// Who submits it.
+    pub owner: UserId,
+    /// What to do.
+    pub spec: TaskSpec,
+    /// The caller's idempotency key and the fingerprint of the body it came with.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// A key that makes a repeated submit return the first task. Scoped to its user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The caller's text, 1..=255 visible ASCII characters.
+    pub key: String,
+    /// SHA-256 of the request as understood.
+    pub fingerprint: [u8; 32],
+}
+
+/// What a create did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// The task is recorded.
+    New(Task),
+    /// The key had made this task before; nothing was recorded.
+    Existing(Task),
+}
+
+/// Which tasks to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct TaskQuery {
+    /// Only this user's.
+    pub owner: Option<UserId>,
+    /// Only with one of these statuses; all when empty.
+    pub statuses: Vec<Status>,
+    /// Only on this cluster.
+    pub cluster: Option<ClusterName>,
+    /// Only older than this one: the last of the page before.
+    pub before: Option<TaskId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Which items to list, in order of index.
+#[derive(Debug, Clone, Default)]
+pub struct ItemQuery {
+    /// Only in this state. `Running` matches none: it is only ever seen live.
+    pub state: Option<ItemState>,
+    /// Only with an index above this one: the last of the page before.
+    pub after: Option<u32>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// The number of an outbox row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutboxId(pub i64);
+
+/// A committed event that may not have been published yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Its number.
+    pub id: OutboxId,
+    /// Whose stream it belongs to.
+    pub owner: UserId,
+    /// The event.
+    pub event: Event,
+}
+
+/// What a user's change of a task did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controlled {
+    /// The task after it.
+    pub task: Task,
+    /// An event to publish, when the change itself ended the task. Committed in the same transaction.
+    pub outbox: Option<OutboxRow>,
+}
+
+/// A user's change of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// End it early.
+    Cancel,
+    /// Start no further items.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
+/// What everyone does who publishes an event that was committed to the outbox.
+#[async_trait]
+pub trait Outbox: Send + Sync + 'static {
+    /// Notes that outbox rows were published. Unknown rows are fine. Cancel-safe.
+    async fn published(&self, rows: &[OutboxId]) -> Result<(), StoreError>;
+}
+
+/// The gateway's side. Every call is cancel-safe: a dropped write has happened or has not.
+#[async_trait]
+pub trait TaskStore: Outbox {
+    /// Records a task, its items and its key in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyConflict`] when the key was used with another body.
+    async fn create(&self, new: NewTask) -> Result<Created, StoreError>;
+
+    /// One task, or `None`. Whether the caller may see it is the gateway's business: the owner is in it.
+    async fn find(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
+
+    /// A page of tasks, newest first.
+    async fn list(&self, query: &TaskQuery) -> Result<Vec<Task>, StoreError>;
+
+    /// A page of a task's items. An unknown task has none.
+    async fn items(&self, task: TaskId, query: &ItemQuery) -> Result<Vec<Item>, StoreError>;
+
+    /// What a late joiner sees: every task of `owner` that is not over, and the newest `recent` that are.
+    async fn snapshot(&self, owner: &UserId, recent: u32) -> Result<Vec<Task>, StoreError>;
+
+    /// Changes a task on a user's behalf. `None` when there is no such task.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the change does not fit the status.
+    async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError>;
+
+    /// Whether the store answers, within its own deadline.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// How claims choose and hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimRules {
+    /// How long a claim lasts without a renewal, by the store's clock.
+    pub lease: Duration,
+    /// Most tasks held at once on one cluster, over all workers.
+    pub per_cluster_max: u32,
+}
+
+/// A task in a worker's hands.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The task, already under the new attempt.
+    pub task: Task,
+    /// Items without a recorded result, in order.
+    pub pending: Vec<(u32, ItemName)>,
+}
+
+/// Proof of who writes: the fence of every write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fence {
+    /// Which task.
+    pub task: TaskId,
+    /// Under which attempt.
+    pub attempt: Attempt,
+}
+
+/// What became of a held task at a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// Still held; the status tells whether a user wants it cancelled or paused.
+    Held(Status),
+    /// Another attempt holds it, or it is over. Stop at once.
+    Lost,
+}
+
+/// The worker's side.
+#[async_trait]
+pub trait ClaimStore: Outbox {
+    /// Claims the best next task, or `None` when nothing may be claimed.
+    ///
+    /// Claimable is what is queued, and what is held under a lapsed lease, on a cluster below its limit and with tries
+    /// left. Best: the owner with the fewest held tasks first, then the owner served longest ago, then priority, then
+    /// age. Two workers never get the same task. Not cancel-safe: a dropped claim may hold a task until its lease
+    /// ends.
+    async fn claim(&self, worker: &ReplicaId, rules: &ClaimRules) -> Result<Option<Claim>, StoreError>;
+
+    /// Renews all leases of a worker in one call, and tells of each, in order.
+    async fn renew(&self, held: &[Fence], lease: Duration) -> Result<Vec<Renewal>, StoreError>;
+
+    /// Records results under the fence, all or nothing. A result already there stays as it is, so recording twice is
+    /// safe. Counts follow from what was really added. At most 5,000 results at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another attempt holds the task.
+    async fn record(&self, fence: Fence, results: &[ItemResult]) -> Result<Counts, StoreError>;
+
+    /// Ends a task under the fence. `event` must be the terminal event that will be published; it is committed to the
+    /// outbox in the same transaction. A task cancelled before all items were run gets its other items recorded as
+    /// cancelled by the caller first.
+    async fn finish(&self, fence: Fence, event: &Event) -> Result<OutboxId, StoreError>;
+
+    /// Gives a task back unfinished, without using up a try.
+    async fn hand_over(&self, fence: Fence) -> Result<(), StoreError>;
+}
+
+/// What upkeep found waiting.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Tasks that are queued.
+    pub queued: u64,
+    /// Tasks that are held, under a lease that holds or lapsed.
+    pub held: u64,
+    /// Held tasks whose lease lapsed.
+    pub lapsed: u64,
+    /// Outbox rows not known to be published.
+    pub outbox: u64,
+    /// Age of the oldest queued task.
+    pub oldest_queued: Duration,
+}
+
+/// The maintenance side. Every call is idempotent, safe from several replicas at once, and bounded by its argument.
+#[async_trait]
+pub trait UpkeepStore: Outbox {
+    /// Tasks that may be claimed now: queued ones and lapsed ones with tries left, oldest first.
+    async fn claimable(&self, limit: u32) -> Result<Vec<TaskId>, StoreError>;
+
+    /// Ends lapsed tasks that used up their tries: as failed, or as cancelled when that was asked for. The terminal
+    /// events are in the outbox. Returns how many.
+    async fn give_up(&self, limit: u32) -> Result<u64, StoreError>;
+
+    /// Outbox rows older than `age` and not known to be published, in order of commit.
+    async fn unpublished(&self, age: Duration, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
+
+    /// Deletes tasks that ended longer ago than `age`, with all that belongs to them. Returns how many.
+    async fn prune(&self, age: Duration, limit: u32) -> Result<u64, StoreError>;
+
+    /// Counts what waits, for metrics.
+    async fn backlog(&self) -> Result<Backlog, StoreError>;
+}
+
+/// Picks the one replica that does the maintenance.
+#[async_trait]
+pub trait Leadership: Send + Sync + 'static {
+    /// Takes or keeps the lead, if it is free or ours. Call it before every round of duties: `false` means that
+    /// another replica leads. A leader that dies loses the lead with its connection.
+    async fn lead(&self) -> Result<bool, StoreError>;
+
+    /// Gives the lead back, so that another replica need not wait.
+    async fn step_down(&self);
+}
+
+/// A backend: all sides.
+pub trait Store: TaskStore + ClaimStore + UpkeepStore + Leadership {}
+
+impl<T: TaskStore + ClaimStore + UpkeepStore + Leadership> Store for T {}

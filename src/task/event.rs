@@ -1,0 +1,160 @@
+//! A fact about a task, as it is appended to its owner's stream and pushed to clients.
+//!
+//! An event is identified by `(task_id, attempt, seq)`. It carries absolute counts, so a single one heals a client
+//! that missed others. Versioned by addition: readers ignore fields they do not know. Not here: positions (a place in
+//! a stream is not part of the fact) and frames (`gateway::live::protocol`).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Attempt, ClusterName, Counts, Effect, ItemName, ItemResult, ItemState, Seq, Status, TaskId};
+
+/// What an event says. `Complete` and `Error` are terminal; `status` says which end it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The task was accepted.
+    Queued,
+    /// A worker began an attempt.
+    Started,
+    /// Items were started or finished.
+    Progress,
+    /// A user asked for a cancel and the items in flight are finishing.
+    Cancelling,
+    /// No further item is started until somebody resumes the task.
+    Paused,
+    /// The task goes on.
+    Resumed,
+    /// The holder gave the task back; another attempt follows.
+    Requeued,
+    /// Terminal: completed, or cancelled on request.
+    Complete,
+    /// Terminal: completed with errors, or failed.
+    Error,
+    /// A kind that a newer release made. Old readers take its counts and status.
+    #[serde(other)]
+    Unknown,
+}
+
+impl EventKind {
+    /// The terminal kind for a terminal status.
+    #[must_use]
+    pub fn terminal(status: Status) -> Self {
+        match status {
+            Status::Failed | Status::CompletedWithErrors => Self::Error,
+            _ => Self::Complete,
+        }
+    }
+}
+
+/// An item that changed since the event before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemChange {
+    /// Place of the item in the task, from 0.
+    pub index: u32,
+    /// Its name.
+    pub name: ItemName,
+    /// Its state now.
+    pub state: ItemState,
+    /// For one that succeeded: whether it was touched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
+    /// For one that failed or was skipped: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When the item ended, in microseconds since the Unix epoch by the worker's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_us: Option<i64>,
+}
+
+impl From<&ItemResult> for ItemChange {
+    fn from(result: &ItemResult) -> Self {
+        Self {
+            index: result.index,
+            name: result.name.clone(),
+            state: result.outcome.state(),
+            effect: result.outcome.effect(),
+            error: result.outcome.message().map(str::to_owned),
+            done_us: Some(result.finished_at.as_microsecond()),
+        }
+    }
+}
+
+/// A fact about a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Which task.
+    pub task_id: TaskId,
+    /// Which attempt said it; 0 before the first claim.
+    pub attempt: Attempt,
+    /// Its number inside the attempt, dense from 1.
+    pub seq: Seq,
+    /// What it says.
+    #[serde(rename = "type")]
+    pub kind: EventKind,
+    /// Status of the task after it.
+    pub status: Status,
+    /// The action's name, such as `cordon`.
+    pub action: String,
+    /// The cluster it acts on.
+    pub cluster: ClusterName,
+    /// Finished items, redundant with the counts for readers that want one number.
+    pub current: u32,
+    /// Absolute counts after it.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Finished items in whole percent, rounded down.
+    pub progress: u8,
+    /// The item that changed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_node: Option<ItemName>,
+    /// Items that changed since the event before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<ItemChange>,
+    /// A sentence for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Why the task failed, when the task itself did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When it was made, by its maker's clock.
+    pub timestamp: Timestamp,
+}
+
+impl Event {
+    /// Where the event stands among the events of its task.
+    #[must_use]
+    pub fn order(&self) -> (Attempt, Seq) {
+        (self.attempt, self.seq)
+    }
+
+    /// Whether it says that the task is over.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.status.is_terminal()
+    }
+
+    /// Sets the counts and the numbers that follow from them.
+    pub fn set_counts(&mut self, counts: Counts) {
+        self.counts = counts;
+        self.current = counts.current();
+        self.progress = counts.percent();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_kinds_and_fields_of_a_newer_release_are_read() {
+        let json = r#"{"task_id":"0190a000-0000-7000-8000-000000000001","attempt":2,"seq":7,
+            "type":"wave_started","status":"running","action":"cordon","cluster":"prod","current":1,
+            "total":3,"succeeded":1,"failed":0,"skipped":0,"cancelled":0,"progress":33,
+            "timestamp":"2026-11-23T08:00:00Z","wave":{"number":2}}"#;
+        let event: Event = serde_json::from_str(json).unwrap();
+        assert_eq!(event.kind, EventKind::Unknown);
+        assert_eq!(event.order(), (Attempt(2), Seq(7)));
+        assert_eq!(event.counts.succeeded, 1);
+    }
+}

@@ -1,0 +1,22 @@
+//! The core: what a task is and how it changes. Pure; no async, no IO, and no clock (time comes in as a value).
+//!
+//! Reading order: [`ids`] · [`spec`] (what a user may ask for) · [`item`] · [`counts`] · [`state`] (the one transition
+//! function) · [`event`] · [`snapshot`] (a fold of events) · [`position`] (a place in a stream).
+
+pub mod counts;
+pub mod event;
+pub mod ids;
+pub mod item;
+pub mod position;
+pub mod snapshot;
+pub mod spec;
+pub mod state;
+
+pub use counts::Counts;
+pub use event::{Event, EventKind, ItemChange};
+pub use ids::{Attempt, ClusterName, IdError, ItemName, ReplicaId, Seq, TaskId, UserId};
+pub use item::{Effect, Item, ItemOutcome, ItemResult, ItemState};
+pub use position::{EntryId, Epoch, Position};
+pub use snapshot::{Folded, Snapshot, TaskView};
+pub use spec::{ActionSpec, Draft, Fault, Priority, SpecError, TaskSpec};
+pub use state::{Change, Status, TaskState, TransitionError};

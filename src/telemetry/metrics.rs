@@ -1,0 +1,237 @@
+//! Every metric, in one place.
+//!
+//! Prometheus conventions: base units, `_total` on counters, ratios are computed in queries. No task, user or node is
+//! ever a label. Known label values exist from the start at 0, so that rates work from the first scrape.
+//!
+//! The six that operators asked for: progress latency (`milepost_event_delivery_seconds`), completion arrival ratio
+//! (`milepost_terminal_events_delivered_total` over `milepost_tasks_finished_total`), database reads and writes per
+//! second (`milepost_db_queries_total{op}`), sockets (`milepost_sockets`), task success ratio
+//! (`milepost_tasks_finished_total{status}`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::task::{ItemState, Status};
+
+/// Buckets of latencies, in seconds.
+const LATENCY: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// A single label: what kind of thing was counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    /// The kind.
+    pub kind: &'static str,
+}
+
+/// A single label: `read` or `write`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Op {
+    /// The operation.
+    pub op: &'static str,
+}
+
+/// A single label: how something ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    /// The end.
+    pub status: &'static str,
+}
+
+/// All metrics of a process. Cheap to clone; a test makes its own.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    /// Item done to socket write.
+    pub event_delivery: Histogram,
+    /// Terminal events written to sockets.
+    pub terminal_delivered: Counter,
+    /// Statements sent to Postgres, by `op`.
+    pub db_queries: Family<Op, Counter>,
+    /// Sockets now, by `kind` (`ws`, `sse`).
+    pub sockets: Family<Kind, Gauge>,
+    /// Tasks that ended, by `status`.
+    pub tasks_finished: Family<Outcome, Counter>,
+    /// Items that ended, by `status`.
+    pub items_finished: Family<Outcome, Counter>,
+    /// Tasks accepted.
+    pub tasks_submitted: Counter,
+    /// Tasks this process holds.
+    pub tasks_held: Gauge,
+    /// Writes refused because another attempt holds the task.
+    pub fenced_writes: Counter,
+    /// Events published to the bus.
+    pub events_published: Counter,
+    /// Failed publishes, which are tried again.
+    pub publish_errors: Counter,
+    /// Events that stand for older ones in a socket's queue.
+    pub events_coalesced: Counter,
+    /// Sockets closed because they read too slowly.
+    pub slow_sockets: Counter,
+    /// Snapshots sent because a position could not be continued, by `kind` of loss.
+    pub resyncs: Family<Kind, Counter>,
+    /// Requests refused, by `kind` (`auth`, `rate`, `sockets`).
+    pub refused: Family<Kind, Counter>,
+    /// Work done by maintenance duties, by `kind` of duty.
+    pub upkeep: Family<Kind, Counter>,
+    /// Tasks that wait for a worker.
+    pub queue_depth: Gauge,
+    /// Age of the oldest of them, in seconds.
+    pub queue_oldest_seconds: Gauge,
+}
+
+impl Metrics {
+    /// Registers everything.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("milepost");
+        let r = &mut registry;
+        let metrics = Self {
+            event_delivery: latency(r, "event_delivery_seconds", "Item done to socket write"),
+            terminal_delivered: counter(r, "terminal_events_delivered", "Terminal events written to sockets"),
+            db_queries: family(r, "db_queries", "Statements sent to Postgres"),
+            sockets: family(r, "sockets", "Sockets now"),
+            tasks_finished: family(r, "tasks_finished", "Tasks that ended"),
+            items_finished: family(r, "items_finished", "Items that ended"),
+            tasks_submitted: counter(r, "tasks_submitted", "Tasks accepted"),
+            tasks_held: gauge(r, "tasks_held", "Tasks this process holds"),
+            fenced_writes: counter(
+                r,
+                "fenced_writes",
+                "Writes refused because another attempt holds the task",
+            ),
+            events_published: counter(r, "events_published", "Events published to the bus"),
+            publish_errors: counter(r, "publish_errors", "Failed publishes, which are tried again"),
+            events_coalesced: counter(
+                r,
+                "events_coalesced",
+                "Events replaced by a newer one in a socket's queue",
+            ),
+            slow_sockets: counter(r, "slow_sockets_closed", "Sockets closed because they read too slowly"),
+            resyncs: family(r, "resyncs", "Snapshots sent because a position could not be continued"),
+            refused: family(r, "requests_refused", "Requests refused"),
+            upkeep: family(r, "upkeep_actions", "Work done by maintenance duties"),
+            queue_depth: gauge(r, "queue_depth", "Tasks that wait for a worker"),
+            queue_oldest_seconds: gauge(r, "queue_oldest_age_seconds", "Age of the oldest waiting task"),
+            registry: Arc::new(Registry::default()),
+        };
+        metrics.create_labels();
+        Self { registry: Arc::new(registry), ..metrics }
+    }
+
+    /// The exposition text, OpenMetrics as Prometheus reads it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+
+    /// Notes how long an event took from item done to socket write. A clock that runs ahead counts as 0.
+    pub fn observe_delivery(&self, done_us: i64, now_us: i64) {
+        let us = u64::try_from(now_us - done_us).unwrap_or(0);
+        self.event_delivery.observe(Duration::from_micros(us).as_secs_f64());
+    }
+
+    /// Notes statements sent to Postgres.
+    pub fn count_reads(&self, n: u64) {
+        self.db_queries.get_or_create(&Op { op: "read" }).inc_by(n);
+    }
+
+    /// Notes writing statements sent to Postgres.
+    pub fn count_writes(&self, n: u64) {
+        self.db_queries.get_or_create(&Op { op: "write" }).inc_by(n);
+    }
+
+    fn create_labels(&self) {
+        self.count_reads(0);
+        self.count_writes(0);
+        for kind in ["ws", "sse"] {
+            let _ = self.sockets.get_or_create(&Kind { kind });
+        }
+        for status in Status::ALL.into_iter().filter(|s| s.is_terminal()) {
+            let _ = self.tasks_finished.get_or_create(&Outcome { status: status.as_str() });
+        }
+        for state in [ItemState::Succeeded, ItemState::Failed, ItemState::Skipped, ItemState::Cancelled] {
+            let _ = self.items_finished.get_or_create(&Outcome { status: state.as_str() });
+        }
+        for kind in ["epoch", "trimmed", "ahead", "reader"] {
+            let _ = self.resyncs.get_or_create(&Kind { kind });
+        }
+        for kind in ["auth", "rate", "sockets"] {
+            let _ = self.refused.get_or_create(&Kind { kind });
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
+}
+
+fn latency(registry: &mut Registry, name: &str, help: &str) -> Histogram {
+    let histogram = Histogram::new(LATENCY);
+    registry.register(name, help, histogram.clone());
+    histogram
+}
+
+fn family<L, M>(registry: &mut Registry, name: &str, help: &str) -> Family<L, M>
+where
+    L: EncodeLabelSet + std::fmt::Debug + Clone + std::hash::Hash + Eq + Send + Sync + 'static,
+    M: prometheus_client::metrics::TypedMetric
+        + prometheus_client::encoding::EncodeMetric
+        + std::fmt::Debug
+        + Default
+        + Send
+        + Sync
+        + 'static,
+{
+    let family = Family::<L, M>::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_labels_exist_from_the_start() {
+        let text = Metrics::new().text();
+        for line in [
+            "milepost_db_queries_total{op=\"write\"} 0",
+            "milepost_sockets{kind=\"ws\"} 0",
+            "milepost_tasks_finished_total{status=\"completed_with_errors\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_runs_ahead_counts_as_no_delay() {
+        let metrics = Metrics::new();
+        metrics.observe_delivery(1_000, 0);
+        assert!(metrics.text().contains("milepost_event_delivery_seconds_sum 0.0"));
+    }
+}

@@ -1,0 +1,3 @@
+//! Tests of the whole: real binaries, real Redis, real Postgres. One file per capability.
+
+mod servers;
