@@ -1,0 +1,39 @@
+# Everything a developer types. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test setup lint unit web fmt openapi load deny
+
+help: ## This list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: ## Try it: everything in one process, with a simulated cluster
+	cargo run --release -- demo
+
+test: setup lint unit web ## Install what is missing, then run every check and every test
+
+setup:
+	@scripts/setup.sh
+
+lint: ## Formatting and lints; warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+unit: setup ## Unit, contract, multi-process and browser tests
+	cargo test --workspace --locked
+
+web: setup ## Unit tests of the dashboard's modules
+	node --test web/tests/
+
+fmt: ## Format
+	cargo fmt --all
+
+openapi: ## Write docs/openapi.json anew after a change of the API
+	UPDATE_OPENAPI=1 cargo test --locked --test it openapi
+
+load: setup ## First load figures: three modes and polling side by side, into loadtest/results/
+	cargo build --release --workspace --locked
+	target/release/milepost-loadtest run progress
+
+deny: ## Licences, duplicate and banned crates (needs cargo-deny)
+	cargo deny --all-features check bans licenses sources
