@@ -21,3 +21,11 @@ pub struct AuthConfig {
     /// The `aud` a token must have.
     pub audience: Option<String>,
 }
+
+impl AuthConfig {
+    /// Whether any key is set. Without one the gateway is in development: loopback only.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.hs256_secret.is_some() || self.rs256_public_key.is_some() || self.es256_public_key.is_some()
+    }
+}

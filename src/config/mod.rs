@@ -1,12 +1,17 @@
 //! What an operator can set, one file per section, every field with its default and unit.
 //!
-//! Sections are plain data; a role is handed its section and never asks the environment. Not here: metrics and logs
-//! made from it ([`crate::telemetry`]).
+//! Sections are plain data; a role is handed its section and never asks the environment. [`load`] puts the layers
+//! together, [`check`] holds the rules that types cannot. Not here: metrics and logs made from it
+//! ([`crate::telemetry`]).
 
 pub mod auth;
 pub mod bus;
+pub mod check;
 pub mod clusters;
 pub mod duration;
+pub mod fault;
+mod keys;
+pub mod load;
 pub mod maintenance;
 pub mod server;
 pub mod storage;
@@ -18,6 +23,8 @@ use serde::{Deserialize, Serialize};
 pub use auth::AuthConfig;
 pub use bus::{BusConfig, Notify};
 pub use clusters::{ActionsConfig, ClusterConfig};
+pub use fault::{ConfigError, ConfigFault};
+pub use load::{Loaded, Sources, load};
 pub use maintenance::MaintenanceConfig;
 pub use server::{LimitsConfig, LiveConfig, ServerConfig};
 pub use storage::{DatabaseConfig, RedisConfig};
@@ -56,6 +63,27 @@ pub struct Config {
     pub actions: ActionsConfig,
     /// Logs.
     pub telemetry: TelemetryConfig,
+}
+
+impl Config {
+    /// Where records, wake-ups and progress live, as the URLs say. A checked configuration never pins another mode.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match (&self.redis.url, &self.database.url) {
+            (Some(_), _) => Mode::Redis,
+            (None, Some(_)) => Mode::Postgres,
+            (None, None) => Mode::Memory,
+        }
+    }
+
+    /// The configuration as YAML, with secrets hidden.
+    ///
+    /// # Panics
+    /// Never: every section is plain maps, lists and texts.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        serde_norway::to_string(self).expect("sections are plain maps, lists and texts")
+    }
 }
 
 /// Where records, wake-ups and progress live.
