@@ -6,6 +6,7 @@
 //!
 //! * core: [`task`]
 //! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]
+//! * shared plumbing of backends: [`postgres`]
 //! * around them: [`config`] · [`telemetry`] · [`lifecycle`]
 
 pub mod action;
@@ -14,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod dispatch;
 pub mod lifecycle;
+pub mod postgres;
 pub mod store;
 pub mod task;
 pub mod telemetry;
