@@ -7,10 +7,15 @@
 //! Backends: `memory`, `redis`, `postgres`. Each runs the whole of `contract`. Not here: fan-out to sockets
 //! ([`crate::gateway`]) and handing out work ([`crate::dispatch`]).
 
+pub mod contract;
+pub mod memory;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use memory::MemoryBus;
 
 use crate::BoxError;
 use crate::task::{Attempt, EntryId, Event, Position, Seq, TaskId, UserId};

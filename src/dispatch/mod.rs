@@ -6,9 +6,14 @@
 //! Backends: `memory`, `redis`, `postgres`. Each runs the whole of `contract`. Not here: the choice of the task
 //! ([`crate::store::ClaimStore`]).
 
+pub mod contract;
+pub mod memory;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
+
+pub use memory::MemoryDispatch;
 
 use crate::BoxError;
 use crate::task::{ReplicaId, TaskId};

@@ -4,9 +4,14 @@
 //! hash of a ticket is stored. Backends: `memory`, `redis`, `postgres`. Each runs the whole of `contract`. Not here:
 //! what a ticket grants (the gateway packs that into `grant`).
 
+pub mod contract;
+pub mod memory;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
+
+pub use memory::MemoryTickets;
 
 use crate::BoxError;
 
