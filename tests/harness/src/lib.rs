@@ -1,13 +1,16 @@
 //! Private servers for tests and load runs: real Redis and Postgres on free ports in temporary folders.
 //!
 //! Every server may be killed, stopped and wiped, because nobody else uses it. A server ends when its handle is
-//! dropped, and also when the process that started it dies, however it dies. Nothing here knows Milepost.
+//! dropped, and also when the process that started it dies, however it dies. [`hub`] starts a whole Milepost of real
+//! processes; nothing here knows its code.
 
+pub mod hub;
 pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod redis;
 
+pub use hub::{Hub, HubMode, HubSpec, Replica};
 pub use postgres::Postgres;
 pub use process::Process;
 pub use redis::Redis;

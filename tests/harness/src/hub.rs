@@ -1,0 +1,364 @@
+//! A whole Milepost of real processes: gateways, workers and maintenance replicas of one binary, with the servers that the
+//! mode needs. Knows the command line and the configuration file, and nothing of the code.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::process::{Process, wait_for};
+use crate::{Postgres, Redis, ports};
+
+/// The secret that signs tokens of a test hub.
+pub const SECRET: &str = "a-secret-of-tests-only-0123456789abcdef";
+
+/// Where records, wake-ups and progress live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HubMode {
+    /// One process, nothing else.
+    Memory,
+    /// Postgres alone, with notifications.
+    Postgres,
+    /// Postgres alone, polled.
+    PostgresPoll,
+    /// Redis and Postgres.
+    Redis,
+}
+
+impl HubMode {
+    /// A name for tables and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Postgres => "postgres",
+            Self::PostgresPoll => "postgres, polled",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// What to start. Every worker process does maintenance too; a leader is elected.
+#[derive(Debug, Clone)]
+pub struct HubSpec {
+    /// The `milepost` binary.
+    pub binary: PathBuf,
+    /// Where things live.
+    pub mode: HubMode,
+    /// Gateway processes. Ignored in memory mode, where one process does all.
+    pub gateways: usize,
+    /// Worker processes.
+    pub workers: usize,
+    /// Nodes of a simulated cluster called `sim`; none when 0.
+    pub nodes: usize,
+    /// Further settings, such as `("MILEPOST_WORKER__LEASE", "2s")`.
+    pub env: Vec<(String, String)>,
+}
+
+impl HubSpec {
+    /// Two gateways and three workers without a cluster: the `wait` action on the cluster `local` is allowed.
+    #[must_use]
+    pub fn new(binary: impl Into<PathBuf>, mode: HubMode) -> Self {
+        Self { binary: binary.into(), mode, gateways: 2, workers: 3, nodes: 0, env: Vec::new() }
+    }
+
+    /// Adds a setting.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// One process of the hub.
+#[derive(Debug)]
+pub struct Replica {
+    name: String,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    port: u16,
+    admin_port: u16,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl Replica {
+    /// The base address of its API, such as `http://127.0.0.1:4711`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The process, to stop and continue it.
+    ///
+    /// # Panics
+    /// When it was never started.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        self.process.as_ref().expect("the replica was started")
+    }
+
+    /// Kills the process and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it does not go.
+    pub fn kill(&self) -> Result<()> {
+        self.process().kill()
+    }
+
+    /// Asks the process to stop and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it does not go within `within`.
+    pub fn stop(&self, within: Duration) -> Result<()> {
+        self.process().signal(Signal::SIGTERM)?;
+        self.process().wait_gone(within).with_context(|| self.report())
+    }
+
+    /// Starts the process (again) on its ports and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn run(&mut self) -> Result<()> {
+        self.process = None;
+        self.process = Some(Process::start(&self.args, &self.env, &self.log, "KILL")?);
+        wait_for(Duration::from_secs(30), "a replica to be ready", || {
+            if !self.process().is_alive() {
+                bail!("it ended");
+            }
+            Ok(get(self.admin_port, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))
+        })
+        .with_context(|| self.report())
+    }
+
+    /// Its metrics, as Prometheus sees them.
+    ///
+    /// # Errors
+    /// When the admin port does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        get(self.admin_port, "/metrics")
+    }
+
+    /// One number of its metrics: the first line that begins with `name`.
+    ///
+    /// # Errors
+    /// When the admin port does not answer or has no such line.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let text = self.metrics()?;
+        let line = text.lines().find(|line| line.starts_with(name));
+        let line = line.with_context(|| format!("{name} is not in {text}"))?;
+        line.rsplit(' ').next().unwrap_or_default().parse().with_context(|| line.to_owned())
+    }
+
+    fn report(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(30).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        format!("log of {}:\n{}", self.name, tail.join("\n"))
+    }
+}
+
+/// A running hub.
+#[derive(Debug)]
+pub struct Hub {
+    /// Gateways, in the order of their start. In memory mode the one process.
+    pub gateways: Vec<Replica>,
+    /// Workers. Empty in memory mode.
+    pub workers: Vec<Replica>,
+    /// The simulated cluster's process.
+    pub simulator: Option<Process>,
+    /// The Postgres of the hub.
+    pub postgres: Option<Postgres>,
+    /// The Redis of the hub.
+    pub redis: Option<Redis>,
+    database: String,
+    spec: HubSpec,
+    folder: TempDir,
+}
+
+impl Hub {
+    /// Starts everything and waits until every replica is ready.
+    ///
+    /// # Errors
+    /// When a server or a replica does not come up; with the end of its log.
+    pub fn start(spec: HubSpec) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("milepost-hub-").tempdir()?;
+        let postgres = (spec.mode != HubMode::Memory).then(Postgres::start).transpose()?;
+        let redis = (spec.mode == HubMode::Redis).then(Redis::start).transpose()?;
+        let database = postgres.as_ref().map(Postgres::database).transpose()?.unwrap_or_default();
+        let mut hub = Self {
+            gateways: Vec::new(),
+            workers: Vec::new(),
+            simulator: None,
+            postgres,
+            redis,
+            database,
+            spec,
+            folder,
+        };
+        hub.start_simulator()?;
+        hub.write_config()?;
+        hub.start_replicas()?;
+        Ok(hub)
+    }
+
+    fn start_replicas(&mut self) -> Result<()> {
+        if self.spec.mode == HubMode::Memory {
+            let replica = self.replica("serve", &["serve"])?;
+            self.gateways.push(replica);
+            return Ok(());
+        }
+        self.command(&["migrate"])?;
+        for n in 0..self.spec.gateways {
+            let replica = self.replica(&format!("gateway-{n}"), &["gateway"])?;
+            self.gateways.push(replica);
+        }
+        for n in 0..self.spec.workers {
+            let replica = self.replica(&format!("worker-{n}"), &["worker", "--with-maintenance"])?;
+            self.workers.push(replica);
+        }
+        Ok(())
+    }
+
+    fn start_simulator(&mut self) -> Result<()> {
+        if self.spec.nodes == 0 {
+            return Ok(());
+        }
+        let listen = format!("127.0.0.1:{}", ports::free()?);
+        let kubeconfig = self.kubeconfig();
+        let mut command = vec![self.spec.binary.display().to_string()];
+        let nodes = self.spec.nodes.to_string();
+        for arg in ["simulator", "--nodes", &nodes, "--listen", &listen, "--kubeconfig"] {
+            command.push(arg.to_owned());
+        }
+        command.push(kubeconfig.display().to_string());
+        let log = self.folder.path().join("simulator.log");
+        let process = Process::start(&command, &[], &log, "KILL")?;
+        wait_for(Duration::from_secs(10), "the simulator", || Ok(kubeconfig.exists()))
+            .with_context(|| process.log())?;
+        self.simulator = Some(process);
+        Ok(())
+    }
+
+    fn write_config(&self) -> Result<()> {
+        let mut text = format!("auth:\n  hs256_secret: {SECRET}\nactions:\n  wait: true\n");
+        if self.spec.mode != HubMode::Memory {
+            text.push_str(&format!("database:\n  url: {}\n", self.database));
+        }
+        if let Some(redis) = &self.redis {
+            text.push_str(&format!("redis:\n  url: {}\n", redis.url()));
+        }
+        if self.spec.mode == HubMode::PostgresPoll {
+            text.push_str("bus:\n  notify: poll\n  poll_interval: 500ms\n");
+        }
+        if self.spec.nodes > 0 {
+            let kubeconfig = self.kubeconfig();
+            text.push_str(&format!("clusters:\n  - name: sim\n    kubeconfig: {}\n", kubeconfig.display()));
+        }
+        std::fs::write(self.config(), text)?;
+        Ok(())
+    }
+
+    fn replica(&self, name: &str, command: &[&str]) -> Result<Replica> {
+        let (port, admin_port) = (ports::free()?, ports::free()?);
+        let mut args = vec![self.spec.binary.display().to_string()];
+        args.extend(command.iter().map(|&word| word.to_owned()));
+        args.extend(["--config".to_owned(), self.config().display().to_string()]);
+        let mut env = self.spec.env.clone();
+        env.push(("MILEPOST_SERVER__LISTEN".into(), format!("127.0.0.1:{port}")));
+        env.push(("MILEPOST_SERVER__ADMIN_LISTEN".into(), format!("127.0.0.1:{admin_port}")));
+        let log = self.folder.path().join(format!("{name}.log"));
+        let mut replica = Replica { name: name.to_owned(), args, env, port, admin_port, log, process: None };
+        replica.run()?;
+        Ok(replica)
+    }
+
+    /// Starts one more gateway.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn add_gateway(&mut self) -> Result<()> {
+        let replica = self.replica(&format!("gateway-{}", self.gateways.len()), &["gateway"])?;
+        self.gateways.push(replica);
+        Ok(())
+    }
+
+    /// Starts one more worker.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn add_worker(&mut self) -> Result<()> {
+        let name = format!("worker-{}", self.workers.len());
+        let replica = self.replica(&name, &["worker", "--with-maintenance"])?;
+        self.workers.push(replica);
+        Ok(())
+    }
+
+    /// Runs one command of the binary with the hub's configuration, and gives back what it prints.
+    ///
+    /// # Errors
+    /// When the command fails; with what it said.
+    pub fn command(&self, args: &[&str]) -> Result<String> {
+        let output =
+            Command::new(&self.spec.binary).args(args).arg("--config").arg(self.config()).output()?;
+        if !output.status.success() {
+            bail!("{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// A bearer token that every gateway of the hub accepts.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn token(&self, user: &str, role: &str) -> Result<String> {
+        self.command(&["token", "--user", user, "--role", role])
+    }
+
+    /// Runs one SQL statement on the hub's database.
+    ///
+    /// # Errors
+    /// When the hub has none or the statement fails.
+    pub fn sql(&self, statement: &str) -> Result<String> {
+        let postgres = self.postgres.as_ref().context("this mode has no database")?;
+        let name = self.database.rsplit('/').next().unwrap_or_default();
+        postgres.sql(name, statement)
+    }
+
+    /// Base addresses of all gateways.
+    #[must_use]
+    pub fn urls(&self) -> Vec<String> {
+        self.gateways.iter().map(Replica::url).collect()
+    }
+
+    /// The kubeconfig of the simulated cluster.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("milepost.yaml")
+    }
+
+    /// The folder of the hub's logs.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// A GET over plain HTTP; the whole answer as text. Enough for probes and metrics.
+fn get(port: u16, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
