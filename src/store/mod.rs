@@ -7,6 +7,9 @@
 //! Backends: `memory` (held by this process, gone with it) and `postgres`. Both run the whole of `contract`. Not
 //! here: live progress ([`crate::bus`]).
 
+mod change;
+pub mod memory;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +20,11 @@ use crate::task::{
     ActionSpec, Attempt, ClusterName, Counts, Event, EventKind, Item, ItemName, ItemResult, ItemState,
     Priority, ReplicaId, Seq, Status, TaskId, TaskSpec, TaskState, TaskView, UserId,
 };
+
+pub use memory::MemoryStore;
+
+/// Most results in one [`ClaimStore::record`].
+pub const RECORD_MAX: usize = 5_000;
 
 /// Why a store call failed. A variant exists only where a caller acts differently.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +132,32 @@ impl Task {
             error: self.error.clone(),
             created_at: Some(self.created_at),
             updated_at: self.updated_at,
+        }
+    }
+
+    /// A task as it is accepted.
+    #[must_use]
+    pub fn accepted(id: TaskId, owner: UserId, spec: &TaskSpec, at: Timestamp) -> Self {
+        Self {
+            id,
+            owner,
+            action: spec.action.clone(),
+            cluster: spec.cluster.clone(),
+            reason: spec.reason.clone(),
+            priority: spec.priority,
+            concurrency: spec.concurrency,
+            item_timeout: spec.item_timeout,
+            max_attempts: spec.max_attempts,
+            state: TaskState::new(),
+            counts: Counts::new(
+                u32::try_from(spec.items.len()).expect("a checked spec has at most 100,000 items"),
+            ),
+            worker: None,
+            error: None,
+            created_at: at,
+            started_at: None,
+            finished_at: None,
+            updated_at: at,
         }
     }
 
@@ -267,10 +301,11 @@ pub trait TaskStore: Outbox {
     /// A page of a task's items. An unknown task has none.
     async fn items(&self, task: TaskId, query: &ItemQuery) -> Result<Vec<Item>, StoreError>;
 
-    /// What a late joiner sees: every task of `owner` that is not over, and the newest `recent` that are.
+    /// What a late joiner sees: every task of `owner` that is not over, and the newest `recent` that are. Newest first.
     async fn snapshot(&self, owner: &UserId, recent: u32) -> Result<Vec<Task>, StoreError>;
 
-    /// Changes a task on a user's behalf. `None` when there is no such task.
+    /// Changes a task on a user's behalf. `None` when there is no such task. A cancel of a task that nobody works on
+    /// ends it, and its items without a result, under a new attempt. Asking again changes nothing.
     ///
     /// # Errors
     /// [`StoreError::Refused`] when the change does not fit the status.
@@ -327,11 +362,13 @@ pub trait ClaimStore: Outbox {
     /// ends.
     async fn claim(&self, worker: &ReplicaId, rules: &ClaimRules) -> Result<Option<Claim>, StoreError>;
 
-    /// Renews all leases of a worker in one call, and tells of each, in order.
+    /// Renews all leases of a worker in one call, and tells of each, in order. A paused task is held until it is handed
+    /// over, so that the worker learns of the pause.
     async fn renew(&self, held: &[Fence], lease: Duration) -> Result<Vec<Renewal>, StoreError>;
 
     /// Records results under the fence, all or nothing. A result already there stays as it is, so recording twice is
-    /// safe. Counts follow from what was really added. At most 5,000 results at once.
+    /// safe. Counts follow from what was really added; an index that the task does not have adds nothing. A task that
+    /// was paused still takes the results of what was in flight. At most [`RECORD_MAX`] results at once.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when another attempt holds the task.
@@ -339,10 +376,17 @@ pub trait ClaimStore: Outbox {
 
     /// Ends a task under the fence. `event` must be the terminal event that will be published; it is committed to the
     /// outbox in the same transaction. A task cancelled before all items were run gets its other items recorded as
-    /// cancelled by the caller first.
+    /// cancelled by the caller first. Finishing again in the same way, as after a lost reply, returns the same row.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another attempt holds the task, [`StoreError::Refused`] while items are pending.
     async fn finish(&self, fence: Fence, event: &Event) -> Result<OutboxId, StoreError>;
 
-    /// Gives a task back unfinished, without using up a try.
+    /// Gives a task back unfinished, without using up a try. A paused task stays paused. Doing so again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another attempt holds the task, [`StoreError::Refused`] while it is cancelling: end
+    /// it, or let the lease lapse.
     async fn hand_over(&self, fence: Fence) -> Result<(), StoreError>;
 }
 
@@ -367,8 +411,8 @@ pub trait UpkeepStore: Outbox {
     /// Tasks that may be claimed now: queued ones and lapsed ones with tries left, oldest first.
     async fn claimable(&self, limit: u32) -> Result<Vec<TaskId>, StoreError>;
 
-    /// Ends lapsed tasks that used up their tries: as failed, or as cancelled when that was asked for. The terminal
-    /// events are in the outbox. Returns how many.
+    /// Ends lapsed tasks that used up their tries: as failed, or as cancelled when that was asked for. Items without a
+    /// result end the same way. The terminal events are in the outbox. Returns how many.
     async fn give_up(&self, limit: u32) -> Result<u64, StoreError>;
 
     /// Outbox rows older than `age` and not known to be published, in order of commit.

@@ -102,7 +102,8 @@ pub enum Change {
     Claim,
     /// A worker claims a task whose holder let the lease lapse. A cancel asked for meanwhile stays asked for.
     TakeOver,
-    /// Its holder gives it back unfinished, without using up a try.
+    /// Its holder gives it back unfinished, without using up a try. Of something that nobody holds by now, such as
+    /// after a pause, it is accepted and changes nothing.
     HandOver {
         /// The attempt of the holder.
         by: Attempt,
@@ -116,7 +117,8 @@ pub enum Change {
     },
     /// A user wants it to end early.
     Cancel,
-    /// A user wants no further item started.
+    /// A user wants no further item started. The holder's claim does not count as a try: pausing often must not use
+    /// a task up.
     Pause,
     /// A user wants it to go on.
     Resume,
@@ -164,14 +166,16 @@ impl TaskState {
             (Queued, Change::Claim) => Ok(self.claimed(Running)),
             (Running, Change::TakeOver) => Ok(self.claimed(Running)),
             (Cancelling, Change::TakeOver) => Ok(self.claimed(Cancelling)),
-            (Running, Change::HandOver { .. }) => Ok(self.handed_over()),
+            (Running, Change::HandOver { .. }) => Ok(self.given_back(Queued)),
+            (Queued | Paused, Change::HandOver { .. }) => Ok(self),
             (Running | Cancelling, Change::Finish { verdict, .. }) if verdict.is_terminal() => {
                 Ok(self.to(verdict))
             }
             (Queued | Paused, Change::Cancel) => Ok(self.ended(Cancelled)),
             (Running, Change::Cancel) => Ok(self.to(Cancelling)),
             (Cancelling | Cancelled, Change::Cancel) | (Paused, Change::Pause) => Ok(self),
-            (Queued | Running, Change::Pause) => Ok(self.to(Paused)),
+            (Queued, Change::Pause) => Ok(self.to(Paused)),
+            (Running, Change::Pause) => Ok(self.given_back(Paused)),
             (Paused, Change::Resume) => Ok(self.to(Queued)),
             (Queued | Running, Change::GiveUp) => Ok(self.ended(Failed)),
             (Cancelling, Change::GiveUp) => Ok(self.ended(Cancelled)),
@@ -196,8 +200,8 @@ impl TaskState {
         Self { status, attempt: self.attempt.next(), tries: self.tries.saturating_add(1) }
     }
 
-    fn handed_over(self) -> Self {
-        Self { status: Status::Queued, tries: self.tries.saturating_sub(1), ..self }
+    fn given_back(self, status: Status) -> Self {
+        Self { status, tries: self.tries.saturating_sub(1), ..self }
     }
 
     fn ended(self, status: Status) -> Self {
@@ -277,6 +281,18 @@ mod tests {
         let queued = held.apply(Change::HandOver { by: held.attempt }).unwrap();
         assert_eq!((queued.tries, queued.attempt), (0, Attempt(1)));
         assert_eq!(queued.apply(Change::Claim).unwrap().attempt, Attempt(2));
+    }
+
+    #[test]
+    fn pausing_often_uses_up_no_tries() {
+        let mut state = TaskState::new();
+        for _ in 0..9 {
+            let held = state.apply(Change::Claim).unwrap();
+            let paused = held.apply(Change::Pause).unwrap();
+            assert_eq!(paused.apply(Change::HandOver { by: held.attempt }), Ok(paused));
+            state = paused.apply(Change::Resume).unwrap();
+        }
+        assert_eq!((state.tries, state.attempt), (0, Attempt(9)));
     }
 
     #[test]

@@ -1,0 +1,99 @@
+//! What a change does to a task beyond its state. Pure, and shared by the backends, so that they cannot disagree.
+//!
+//! Not here: whether the change fits, which is [`crate::task::TaskState::apply`], and how it is made durable.
+
+use jiff::Timestamp;
+
+use super::{Control, StoreError, Task};
+use crate::task::{
+    Attempt, Change, Event, EventKind, ItemOutcome, ReplicaId, Seq, Status, TaskState, TransitionError,
+};
+
+/// An ending that no worker decided.
+#[derive(Debug)]
+pub(super) struct Ending {
+    /// How every item ends that has no result.
+    pub(super) pending: ItemOutcome,
+    /// The terminal event, the only one of its attempt.
+    pub(super) event: Event,
+}
+
+impl From<Control> for Change {
+    fn from(control: Control) -> Self {
+        match control {
+            Control::Cancel => Self::Cancel,
+            Control::Pause => Self::Pause,
+            Control::Resume => Self::Resume,
+        }
+    }
+}
+
+/// The change that a claim makes: a task that is held already is taken over.
+pub(super) fn claim_of(task: &Task) -> Change {
+    if task.state.status.is_held() { Change::TakeOver } else { Change::Claim }
+}
+
+/// Gives a task to a worker.
+pub(super) fn claim(task: &mut Task, worker: &ReplicaId, at: Timestamp) -> Result<(), StoreError> {
+    task.state = next(task, claim_of(task))?;
+    task.worker = Some(worker.clone());
+    task.started_at = task.started_at.or(Some(at));
+    task.updated_at = at;
+    Ok(())
+}
+
+/// Ends a task as its holder says. Every item must have a result by now.
+pub(super) fn finish(task: &mut Task, by: Attempt, event: &Event, at: Timestamp) -> Result<(), StoreError> {
+    let state = next(task, Change::Finish { by, verdict: event.status })?;
+    if task.counts.pending() > 0 {
+        return Err(StoreError::Refused { task: task.id, status: task.state.status });
+    }
+    task.state = state;
+    task.error.clone_from(&event.error);
+    over(task, at);
+    Ok(())
+}
+
+/// Applies any other change. Returns an ending when this was one; a change that changes nothing leaves the task alone.
+pub(super) fn apply(task: &mut Task, change: Change, at: Timestamp) -> Result<Option<Ending>, StoreError> {
+    let state = next(task, change)?;
+    if matches!(change, Change::HandOver { .. }) || state.status == Status::Queued {
+        task.worker = None;
+    }
+    if state == task.state {
+        return Ok(None);
+    }
+    task.state = state;
+    task.updated_at = at;
+    Ok(state.status.is_terminal().then(|| end(task, at)))
+}
+
+fn next(task: &Task, change: Change) -> Result<TaskState, StoreError> {
+    task.state.apply(change).map_err(|error| match error {
+        TransitionError::Fenced { by, .. } => StoreError::Fenced { task: task.id, by },
+        TransitionError::Refused { status } => StoreError::Refused { task: task.id, status },
+    })
+}
+
+fn end(task: &mut Task, at: Timestamp) -> Ending {
+    let pending = match task.state.status {
+        Status::Failed => {
+            let error = format!("gave up after {} attempts", task.state.tries);
+            task.error = Some(error.clone());
+            task.counts.failed += task.counts.pending();
+            ItemOutcome::failed(error)
+        }
+        _ => {
+            task.counts.cancelled += task.counts.pending();
+            ItemOutcome::Cancelled
+        }
+    };
+    over(task, at);
+    Ending { pending, event: task.event(EventKind::terminal(task.state.status), Seq::FIRST, at) }
+}
+
+fn over(task: &mut Task, at: Timestamp) {
+    task.worker = None;
+    task.finished_at = Some(at);
+    task.updated_at = at;
+}

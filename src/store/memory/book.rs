@@ -1,0 +1,377 @@
+//! The rules of the record over plain maps. No clock and no lock: time comes in with each call.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::store::{
+    Backlog, Claim, ClaimRules, Control, Controlled, Created, Fence, ItemQuery, NewTask, OutboxId, OutboxRow,
+    Renewal, StoreError, Task, TaskQuery, change,
+};
+use crate::task::{Change, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, UserId};
+
+/// The time of a call: by the wall for what people see, by the monotonic clock for leases.
+pub(super) struct Now {
+    pub(super) wall: Timestamp,
+    pub(super) mono: Instant,
+}
+
+impl Now {
+    fn ago(&self, age: Duration) -> Timestamp {
+        self.wall.checked_sub(age).unwrap_or(Timestamp::MIN)
+    }
+}
+
+/// Everything. Each map is found through an index, so that finished tasks cost memory only.
+#[derive(Default)]
+pub(super) struct Book {
+    tasks: BTreeMap<TaskId, Record>,
+    open: BTreeSet<TaskId>,
+    over: BTreeSet<(Timestamp, TaskId)>,
+    owners: HashMap<UserId, Owner>,
+    keys: HashMap<(UserId, String), ([u8; 32], TaskId)>,
+    outbox: BTreeMap<OutboxId, OutboxRow>,
+    last_outbox: i64,
+    claims: u64,
+}
+
+struct Record {
+    task: Task,
+    names: Vec<ItemName>,
+    results: Vec<Option<ItemResult>>,
+    lease_until: Option<Instant>,
+    key: Option<String>,
+    outbox: Option<OutboxId>,
+}
+
+#[derive(Default)]
+struct Owner {
+    tasks: BTreeSet<TaskId>,
+    /// The number of the last claim that served this owner.
+    served: u64,
+}
+
+impl Record {
+    fn lapsed(&self, now: &Now) -> bool {
+        self.task.state.status.is_held() && self.lease_until.is_none_or(|until| until <= now.mono)
+    }
+
+    fn claimable(&self, now: &Now) -> bool {
+        let tries_left = self.task.state.tries < self.task.max_attempts;
+        self.task.state.status == Status::Queued || (self.lapsed(now) && tries_left)
+    }
+
+    fn item(&self, index: usize) -> Option<Item> {
+        let name = self.names.get(index)?.clone();
+        Some(Item { index: u32::try_from(index).ok()?, name, result: self.results[index].clone() })
+    }
+
+    fn pending(&self) -> Vec<(u32, ItemName)> {
+        let items = (0_u32..).zip(self.names.iter().zip(&self.results));
+        items.filter(|(_, (_, result))| result.is_none()).map(|(i, (name, _))| (i, name.clone())).collect()
+    }
+}
+
+/// The gateway's side.
+impl Book {
+    pub(super) fn create(&mut self, new: NewTask, now: &Now) -> Result<Created, StoreError> {
+        let NewTask { id, owner, spec, key } = new;
+        if let Some(key) = &key
+            && let Some((fingerprint, task)) = self.keys.get(&(owner.clone(), key.key.clone()))
+        {
+            let same = *fingerprint == key.fingerprint;
+            return if same { self.existing(*task) } else { Err(StoreError::KeyConflict { task: *task }) };
+        }
+        let task = Task::accepted(id, owner.clone(), &spec, now.wall);
+        if let Some(key) = &key {
+            self.keys.insert((owner.clone(), key.key.clone()), (key.fingerprint, id));
+        }
+        let results = spec.items.iter().map(|_| None).collect();
+        let key = key.map(|key| key.key);
+        let record =
+            Record { task: task.clone(), names: spec.items, results, lease_until: None, key, outbox: None };
+        self.tasks.insert(id, record);
+        self.open.insert(id);
+        self.owners.entry(owner).or_default().tasks.insert(id);
+        Ok(Created::New(task))
+    }
+
+    fn existing(&self, id: TaskId) -> Result<Created, StoreError> {
+        let task = self.find(id).ok_or_else(|| StoreError::Corrupt {
+            table: "keys",
+            column: "task",
+            row: id.to_string(),
+            why: "there is no such task".into(),
+        })?;
+        Ok(Created::Existing(task))
+    }
+
+    pub(super) fn find(&self, id: TaskId) -> Option<Task> {
+        self.tasks.get(&id).map(|record| record.task.clone())
+    }
+
+    pub(super) fn list(&self, query: &TaskQuery) -> Vec<Task> {
+        let fits = |task: &&Task| {
+            (query.statuses.is_empty() || query.statuses.contains(&task.state.status))
+                && query.cluster.as_ref().is_none_or(|cluster| *cluster == task.cluster)
+                && query.before.is_none_or(|before| task.id < before)
+        };
+        let limit = query.limit as usize;
+        match &query.owner {
+            Some(owner) => self.newest_of(owner).filter(fits).take(limit).cloned().collect(),
+            None => self.tasks.values().rev().map(|r| &r.task).filter(fits).take(limit).cloned().collect(),
+        }
+    }
+
+    fn newest_of(&self, owner: &UserId) -> impl Iterator<Item = &Task> {
+        let ids = self.owners.get(owner).into_iter().flat_map(|owner| owner.tasks.iter().rev());
+        ids.filter_map(|id| self.tasks.get(id)).map(|record| &record.task)
+    }
+
+    pub(super) fn items(&self, task: TaskId, query: &ItemQuery) -> Vec<Item> {
+        let Some(record) = self.tasks.get(&task) else { return Vec::new() };
+        let first = query.after.map_or(0, |after| after as usize + 1);
+        let wanted = |item: &Item| query.state.is_none_or(|state| state == item.state());
+        let items = (first..record.names.len()).filter_map(|index| record.item(index));
+        items.filter(wanted).take(query.limit as usize).collect()
+    }
+
+    pub(super) fn snapshot(&self, owner: &UserId, recent: u32) -> Vec<Task> {
+        let mut left = recent;
+        let wanted = |task: &&Task| {
+            let over = task.state.status.is_terminal();
+            let take = !over || left > 0;
+            left -= u32::from(over && take);
+            take
+        };
+        self.newest_of(owner).filter(wanted).cloned().collect()
+    }
+
+    pub(super) fn control(
+        &mut self,
+        id: TaskId,
+        control: Control,
+        now: &Now,
+    ) -> Result<Option<Controlled>, StoreError> {
+        if !self.tasks.contains_key(&id) {
+            return Ok(None);
+        }
+        let outbox = self.change(id, control.into(), now)?;
+        Ok(self.find(id).map(|task| Controlled { task, outbox }))
+    }
+}
+
+/// Changes of state.
+impl Book {
+    /// Applies a change, and ends the items and commits the event when it ended the task.
+    fn change(&mut self, id: TaskId, change: Change, now: &Now) -> Result<Option<OutboxRow>, StoreError> {
+        let Some(record) = self.tasks.get_mut(&id) else { return Ok(None) };
+        let ending = change::apply(&mut record.task, change, now.wall)?;
+        if record.task.worker.is_none() {
+            record.lease_until = None;
+        }
+        let Some(ending) = ending else { return Ok(None) };
+        for (index, (name, result)) in (0_u32..).zip(record.names.iter().zip(&mut record.results)) {
+            result.get_or_insert_with(|| ItemResult {
+                index,
+                name: name.clone(),
+                outcome: ending.pending.clone(),
+                tries: 0,
+                finished_at: now.wall,
+            });
+        }
+        Ok(Some(self.commit_end(id, ending.event, now)))
+    }
+
+    fn commit_end(&mut self, id: TaskId, event: Event, now: &Now) -> OutboxRow {
+        let record = self.tasks.get_mut(&id).expect("the caller has just changed it");
+        self.last_outbox += 1;
+        let row = OutboxRow { id: OutboxId(self.last_outbox), owner: record.task.owner.clone(), event };
+        record.lease_until = None;
+        record.outbox = Some(row.id);
+        let finished_at = record.task.finished_at.unwrap_or(now.wall);
+        self.outbox.insert(row.id, row.clone());
+        self.open.remove(&id);
+        self.over.insert((finished_at, id));
+        row
+    }
+
+    fn fenced(&mut self, fence: Fence) -> Result<&mut Record, StoreError> {
+        let lost = StoreError::Fenced { task: fence.task, by: fence.attempt };
+        self.tasks.get_mut(&fence.task).filter(|r| r.task.state.attempt == fence.attempt).ok_or(lost)
+    }
+}
+
+/// The worker's side.
+impl Book {
+    pub(super) fn claim(
+        &mut self,
+        worker: &ReplicaId,
+        rules: &ClaimRules,
+        now: &Now,
+    ) -> Result<Option<Claim>, StoreError> {
+        let Some(id) = self.best(rules, now) else { return Ok(None) };
+        let record = self.tasks.get_mut(&id).expect("it was just chosen");
+        change::claim(&mut record.task, worker, now.wall)?;
+        record.lease_until = Some(now.mono + rules.lease);
+        self.claims += 1;
+        self.owners.entry(record.task.owner.clone()).or_default().served = self.claims;
+        Ok(Some(Claim { task: record.task.clone(), pending: record.pending() }))
+    }
+
+    fn best(&self, rules: &ClaimRules, now: &Now) -> Option<TaskId> {
+        let (mut by_owner, mut by_cluster) = (HashMap::<_, u32>::new(), HashMap::<_, u32>::new());
+        for task in self.open_records().map(|r| &r.task).filter(|task| task.state.status.is_held()) {
+            *by_owner.entry(&task.owner).or_default() += 1;
+            *by_cluster.entry(&task.cluster).or_default() += 1;
+        }
+        let below_limit = |task: &Task| {
+            let others =
+                by_cluster.get(&task.cluster).copied().unwrap_or(0) - u32::from(task.state.status.is_held());
+            others < rules.per_cluster_max
+        };
+        let order = |record: &&Record| {
+            let task = &record.task;
+            let served = self.owners.get(&task.owner).map_or(0, |owner| owner.served);
+            let held = by_owner.get(&task.owner).copied().unwrap_or(0);
+            (held, served, std::cmp::Reverse(task.priority), task.id)
+        };
+        let candidates =
+            self.open_records().filter(|record| record.claimable(now) && below_limit(&record.task));
+        candidates.min_by_key(order).map(|record| record.task.id)
+    }
+
+    fn open_records(&self) -> impl Iterator<Item = &Record> {
+        self.open.iter().filter_map(|id| self.tasks.get(id))
+    }
+
+    pub(super) fn renew(&mut self, held: &[Fence], lease: Duration, now: &Now) -> Vec<Renewal> {
+        held.iter().map(|fence| self.renew_one(*fence, now.mono + lease)).collect()
+    }
+
+    fn renew_one(&mut self, fence: Fence, until: Instant) -> Renewal {
+        match self.fenced(fence) {
+            Ok(record) if record.task.worker.is_some() => {
+                record.lease_until = Some(until);
+                Renewal::Held(record.task.state.status)
+            }
+            _ => Renewal::Lost,
+        }
+    }
+
+    pub(super) fn record(
+        &mut self,
+        fence: Fence,
+        results: &[ItemResult],
+        now: &Now,
+    ) -> Result<Counts, StoreError> {
+        let record = self.fenced(fence)?;
+        if record.task.state.status.is_terminal() {
+            return Err(StoreError::Fenced { task: fence.task, by: fence.attempt });
+        }
+        for result in results {
+            if let Some(place @ None) = record.results.get_mut(result.index as usize) {
+                let name = record.names[result.index as usize].clone();
+                *place = Some(ItemResult { name, ..result.clone() });
+                record.task.counts.add(&result.outcome);
+                record.task.updated_at = now.wall;
+            }
+        }
+        Ok(record.task.counts)
+    }
+
+    pub(super) fn finish(&mut self, fence: Fence, event: &Event, now: &Now) -> Result<OutboxId, StoreError> {
+        let record = self.fenced(fence)?;
+        if let (true, Some(id)) = (record.task.state.status == event.status, record.outbox) {
+            return Ok(id);
+        }
+        change::finish(&mut record.task, fence.attempt, event, now.wall)?;
+        Ok(self.commit_end(fence.task, event.clone(), now).id)
+    }
+
+    pub(super) fn hand_over(&mut self, fence: Fence, now: &Now) -> Result<(), StoreError> {
+        self.fenced(fence)?;
+        self.change(fence.task, Change::HandOver { by: fence.attempt }, now).map(drop)
+    }
+}
+
+/// The maintenance side.
+impl Book {
+    pub(super) fn published(&mut self, rows: &[OutboxId]) {
+        for id in rows {
+            self.outbox.remove(id);
+        }
+    }
+
+    pub(super) fn claimable(&self, limit: u32, now: &Now) -> Vec<TaskId> {
+        let found = self.open_records().filter(|record| record.claimable(now));
+        found.take(limit as usize).map(|record| record.task.id).collect()
+    }
+
+    pub(super) fn give_up(&mut self, limit: u32, now: &Now) -> Result<u64, StoreError> {
+        let used_up = |record: &&Record| record.lapsed(now) && !record.claimable(now);
+        let found = self.open_records().filter(used_up).take(limit as usize);
+        let found: Vec<TaskId> = found.map(|record| record.task.id).collect();
+        for id in &found {
+            self.change(*id, Change::GiveUp, now)?;
+        }
+        Ok(found.len() as u64)
+    }
+
+    pub(super) fn unpublished(&self, age: Duration, limit: u32, now: &Now) -> Vec<OutboxRow> {
+        let (before, limit) = (now.ago(age), limit as usize);
+        let ended = |row: &OutboxRow| self.tasks.get(&row.event.task_id).and_then(|r| r.task.finished_at);
+        let old = self.outbox.values().filter(|row| ended(row).is_some_and(|at| at <= before));
+        old.take(limit).cloned().collect()
+    }
+
+    pub(super) fn prune(&mut self, age: Duration, limit: u32, now: &Now) -> u64 {
+        let before = now.ago(age);
+        let mut pruned = 0;
+        while pruned < u64::from(limit)
+            && let Some((at, id)) = self.over.first().copied()
+            && at <= before
+        {
+            self.over.remove(&(at, id));
+            self.forget(id);
+            pruned += 1;
+        }
+        pruned
+    }
+
+    fn forget(&mut self, id: TaskId) {
+        let Some(record) = self.tasks.remove(&id) else { return };
+        let owner = record.task.owner;
+        if let Some(row) = record.outbox {
+            self.outbox.remove(&row);
+        }
+        if let Some(theirs) = self.owners.get_mut(&owner) {
+            theirs.tasks.remove(&id);
+            if theirs.tasks.is_empty() {
+                self.owners.remove(&owner);
+            }
+        }
+        if let Some(key) = record.key {
+            self.keys.remove(&(owner, key));
+        }
+    }
+
+    pub(super) fn backlog(&self, now: &Now) -> Backlog {
+        let mut backlog = Backlog { outbox: self.outbox.len() as u64, ..Backlog::default() };
+        for record in self.open_records() {
+            match record.task.state.status {
+                Status::Queued => {
+                    backlog.queued += 1;
+                    let age = now.wall.duration_since(record.task.created_at);
+                    backlog.oldest_queued = backlog.oldest_queued.max(age.try_into().unwrap_or_default());
+                }
+                status if status.is_held() => backlog.held += 1,
+                _ => {}
+            }
+            backlog.lapsed += u64::from(record.lapsed(now));
+        }
+        backlog
+    }
+}

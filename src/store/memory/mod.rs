@@ -1,0 +1,138 @@
+//! The record in this process, gone with it: for a laptop, for tests, and as the model of what `postgres` does.
+//!
+//! Everything is under one mutex, held for the length of one call and never across an await. Leases are measured by
+//! the monotonic clock, all else by the wall clock. There is one process, so it always leads. Bounded by the pruner,
+//! which forgets what is over. Not here: the rules ([`book`]).
+
+mod book;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use self::book::{Book, Now};
+use super::{
+    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, ItemQuery, Leadership,
+    NewTask, Outbox, OutboxId, OutboxRow, Renewal, StoreError, Task, TaskQuery, TaskStore, UpkeepStore,
+};
+use crate::clock::Clock;
+use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, TaskId, UserId};
+
+/// The record in this process.
+pub struct MemoryStore {
+    book: Mutex<Book>,
+    clock: Arc<dyn Clock>,
+}
+
+impl MemoryStore {
+    /// An empty record.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { book: Mutex::default(), clock }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().expect("no call panics while it holds the book")
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: self.clock.now(), mono: Instant::now() }
+    }
+}
+
+#[async_trait]
+impl Outbox for MemoryStore {
+    async fn published(&self, rows: &[OutboxId]) -> Result<(), StoreError> {
+        self.book().published(rows);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl TaskStore for MemoryStore {
+    async fn create(&self, new: NewTask) -> Result<Created, StoreError> {
+        self.book().create(new, &self.now())
+    }
+
+    async fn find(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        Ok(self.book().find(id))
+    }
+
+    async fn list(&self, query: &TaskQuery) -> Result<Vec<Task>, StoreError> {
+        Ok(self.book().list(query))
+    }
+
+    async fn items(&self, task: TaskId, query: &ItemQuery) -> Result<Vec<Item>, StoreError> {
+        Ok(self.book().items(task, query))
+    }
+
+    async fn snapshot(&self, owner: &UserId, recent: u32) -> Result<Vec<Task>, StoreError> {
+        Ok(self.book().snapshot(owner, recent))
+    }
+
+    async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {
+        self.book().control(id, control, &self.now())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ClaimStore for MemoryStore {
+    async fn claim(&self, worker: &ReplicaId, rules: &ClaimRules) -> Result<Option<Claim>, StoreError> {
+        self.book().claim(worker, rules, &self.now())
+    }
+
+    async fn renew(&self, held: &[Fence], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
+        Ok(self.book().renew(held, lease, &self.now()))
+    }
+
+    async fn record(&self, fence: Fence, results: &[ItemResult]) -> Result<Counts, StoreError> {
+        debug_assert!(results.len() <= super::RECORD_MAX, "a caller records in batches");
+        self.book().record(fence, results, &self.now())
+    }
+
+    async fn finish(&self, fence: Fence, event: &Event) -> Result<OutboxId, StoreError> {
+        self.book().finish(fence, event, &self.now())
+    }
+
+    async fn hand_over(&self, fence: Fence) -> Result<(), StoreError> {
+        self.book().hand_over(fence, &self.now())
+    }
+}
+
+#[async_trait]
+impl UpkeepStore for MemoryStore {
+    async fn claimable(&self, limit: u32) -> Result<Vec<TaskId>, StoreError> {
+        Ok(self.book().claimable(limit, &self.now()))
+    }
+
+    async fn give_up(&self, limit: u32) -> Result<u64, StoreError> {
+        self.book().give_up(limit, &self.now())
+    }
+
+    async fn unpublished(&self, age: Duration, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        Ok(self.book().unpublished(age, limit, &self.now()))
+    }
+
+    async fn prune(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
+        Ok(self.book().prune(age, limit, &self.now()))
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        Ok(self.book().backlog(&self.now()))
+    }
+}
+
+#[async_trait]
+impl Leadership for MemoryStore {
+    async fn lead(&self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    async fn step_down(&self) {}
+}
