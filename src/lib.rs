@@ -7,6 +7,7 @@
 //! * core: [`task`]
 //! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]
 //! * shared plumbing of backends: [`postgres`]
+//! * a cluster to try things on: [`simulator`]
 //! * around them: [`config`] · [`telemetry`] · [`lifecycle`]
 
 pub mod action;
@@ -16,6 +17,7 @@ pub mod config;
 pub mod dispatch;
 pub mod lifecycle;
 pub mod postgres;
+pub mod simulator;
 pub mod store;
 pub mod task;
 pub mod telemetry;
