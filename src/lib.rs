@@ -8,10 +8,12 @@
 //! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]
 //! * shared plumbing of backends: [`postgres`]
 //! * a cluster to try things on: [`simulator`]
+//! * clients: [`client`]
 //! * around them: [`config`] · [`telemetry`] · [`lifecycle`]
 
 pub mod action;
 pub mod bus;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod dispatch;

@@ -1,0 +1,139 @@
+//! What the HTTP API answers, as far as a client needs it. Unknown fields are ignored, so that a newer gateway may add
+//! some.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::action::NodeView;
+use crate::task::spec::Fault;
+use crate::task::{Effect, ItemState, TaskId, TaskView};
+
+/// Problem details (RFC 9457): why a request was refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// What kind of problem it is, in a few words.
+    pub title: String,
+    /// What went wrong this time.
+    pub detail: Option<String>,
+    /// Every field that is wrong.
+    pub errors: Vec<Fault>,
+}
+
+impl Problem {
+    /// Reads the body of an answer; one that is no problem document gives a problem of its status alone.
+    #[must_use]
+    pub fn read(status: u16, body: &[u8]) -> Self {
+        let told: Self = serde_json::from_slice(body).unwrap_or_default();
+        let title = if told.title.is_empty() { format!("the server answered {status}") } else { told.title };
+        Self { status, title, ..told }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.errors.as_slice(), &self.detail) {
+            ([_, _, ..], _) => {
+                f.write_str("the request has several faults:")?;
+                self.errors.iter().try_for_each(|fault| write!(f, "\n  {} {}", fault.field, fault.reason))
+            }
+            (_, Some(detail)) => f.write_str(detail),
+            (_, None) => f.write_str(&self.title),
+        }
+    }
+}
+
+/// A task as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskInfo {
+    /// What watchers see as well.
+    #[serde(flatten)]
+    pub view: TaskView,
+    /// Who submitted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Parameters of the action.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub parameters: serde_json::Value,
+    /// When it was first claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// An item as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemInfo {
+    /// Place in the task, from 0.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: ItemState,
+    /// For one that succeeded: whether it was touched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
+    /// For one that failed or was skipped: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Times the action was run for it in the attempt that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries: Option<u16>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A one-use ticket for a live connection.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Ticket {
+    /// The text to put into the address.
+    pub ticket: String,
+}
+
+/// A page of tasks.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TaskPage {
+    /// The tasks, newest first.
+    pub tasks: Vec<TaskInfo>,
+    /// What to ask for next: tasks before this one. `None` on the last page.
+    #[serde(default)]
+    pub next: Option<TaskId>,
+}
+
+/// A page of items.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ItemPage {
+    /// The items, in order.
+    pub items: Vec<ItemInfo>,
+    /// What to ask for next: items after this index. `None` on the last page.
+    #[serde(default)]
+    pub next: Option<u32>,
+}
+
+/// The configured clusters.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ClusterList {
+    /// The clusters, sorted by name.
+    pub clusters: Vec<ClusterRef>,
+}
+
+/// One configured cluster.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ClusterRef {
+    /// Its name.
+    pub name: String,
+}
+
+/// The nodes of a cluster.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NodeList {
+    /// The nodes, by name.
+    pub nodes: Vec<NodeView>,
+}
