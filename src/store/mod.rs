@@ -8,6 +8,7 @@
 //! here: live progress ([`crate::bus`]).
 
 mod change;
+pub mod contract;
 pub mod memory;
 
 use std::time::Duration;

@@ -1,0 +1,104 @@
+//! The suite that every backend of the store runs: one function per promise.
+//!
+//! A promise gets an empty store and panics when it is broken. Leases are real time here, so waits are for a
+//! condition under a generous deadline, and nothing is assumed to be quick. Not here: what only one backend promises,
+//! such as surviving a restart.
+#![expect(clippy::unwrap_used, reason = "a suite of assertions: a panic is its verdict")]
+
+mod claiming;
+mod controlling;
+mod kit;
+mod recording;
+mod submitting;
+mod upkeep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+
+use super::Store;
+
+/// A backend under test.
+pub type AnyStore = Arc<dyn Store>;
+
+/// A promise: its name, and the function that holds a store to it.
+pub type Promise = (&'static str, fn(AnyStore) -> LocalBoxFuture<'static, ()>);
+
+/// No promise takes longer than this, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+macro_rules! promises {
+    ($($module:ident :: $name:ident,)*) => {
+        /// Every promise.
+        pub const PROMISES: &[Promise] =
+            &[$((stringify!($name), |store| Box::pin($module::$name(store)))),*];
+    };
+}
+
+promises! {
+    submitting::a_task_comes_back_as_it_was_submitted,
+    submitting::a_key_returns_the_task_that_it_made,
+    submitting::a_key_with_another_body_is_refused,
+    submitting::a_key_belongs_to_its_user,
+    submitting::racing_submits_with_one_key_make_one_task,
+    submitting::an_unknown_task_is_nothing,
+    submitting::lists_are_newest_first_and_keep_to_their_filters,
+    submitting::pages_of_tasks_are_stable_while_tasks_arrive,
+    submitting::pages_of_items_meet_every_item_once,
+    submitting::items_are_found_by_state,
+    submitting::a_snapshot_has_all_that_is_open_and_the_newest_that_is_over,
+    submitting::the_largest_task_is_kept_whole,
+    claiming::an_empty_store_has_nothing_to_claim,
+    claiming::a_claim_holds_the_task_under_a_new_attempt,
+    claiming::the_owner_with_the_fewest_held_tasks_goes_first,
+    claiming::the_owner_served_longest_ago_goes_first,
+    claiming::priority_then_age_decide_among_tasks_of_an_owner,
+    claiming::a_full_cluster_holds_up_nobody_else,
+    claiming::a_cluster_limit_holds_under_parallel_claims,
+    claiming::parallel_claims_never_share_a_task,
+    claiming::a_lapsed_lease_is_taken_over_with_what_is_pending,
+    claiming::a_lapsed_task_does_not_block_its_own_full_cluster,
+    claiming::a_renewed_lease_is_not_taken_over,
+    claiming::a_renewal_tells_of_each_task_in_order,
+    claiming::a_hand_over_uses_up_no_try,
+    recording::a_result_is_recorded_once_and_stays,
+    recording::counts_are_the_sum_of_results,
+    recording::a_whole_batch_of_results_is_recorded,
+    recording::a_stale_attempt_writes_nothing,
+    recording::an_unknown_task_is_fenced,
+    recording::an_index_that_the_task_does_not_have_adds_nothing,
+    recording::a_paused_task_takes_the_results_of_what_was_in_flight,
+    recording::a_task_ends_once_with_its_event_in_the_outbox,
+    recording::finishing_again_returns_the_same_row,
+    recording::a_task_with_pending_items_is_not_finished,
+    recording::racing_records_of_the_same_items_count_once,
+    controlling::a_cancel_of_a_queued_task_ends_it,
+    controlling::a_cancel_of_a_paused_task_shuts_its_worker_out,
+    controlling::a_cancel_of_a_running_task_is_left_to_its_holder,
+    controlling::a_cancel_survives_a_takeover,
+    controlling::a_cancel_of_a_finished_task_is_refused,
+    controlling::a_paused_task_waits_until_it_is_resumed,
+    controlling::pausing_often_uses_up_no_tries,
+    controlling::racing_cancels_end_a_task_once,
+    upkeep::what_may_be_claimed_is_listed_oldest_first,
+    upkeep::a_task_without_tries_left_is_given_up,
+    upkeep::a_cancelling_task_without_tries_left_ends_as_cancelled,
+    upkeep::the_outbox_is_in_order_until_published,
+    upkeep::pruning_forgets_what_is_long_over_and_nothing_else,
+    upkeep::pruning_frees_the_key,
+    upkeep::the_backlog_counts_what_waits,
+    upkeep::the_lead_is_kept_and_given_back,
+}
+
+/// Holds a backend to every promise, each on an empty store from `fresh`.
+///
+/// # Panics
+/// When a promise is broken.
+pub async fn holds(fresh: impl AsyncFn() -> AnyStore) {
+    for (name, promise) in PROMISES {
+        tracing::info!(name, "holding the store to a promise");
+        let kept = tokio::time::timeout(PATIENCE, promise(fresh().await)).await;
+        assert!(kept.is_ok(), "{name} took longer than {PATIENCE:?}");
+    }
+}
