@@ -19,6 +19,7 @@ pub mod config;
 pub mod dispatch;
 pub mod lifecycle;
 pub mod postgres;
+pub mod redis;
 pub mod simulator;
 pub mod store;
 pub mod task;

@@ -8,11 +8,13 @@
 
 pub mod contract;
 pub mod memory;
+pub mod redis;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::redis::RedisDispatch;
 pub use memory::MemoryDispatch;
 
 use crate::BoxError;

@@ -6,11 +6,13 @@
 
 pub mod contract;
 pub mod memory;
+pub mod redis;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::redis::RedisTickets;
 pub use memory::MemoryTickets;
 
 use crate::BoxError;

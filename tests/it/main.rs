@@ -1,5 +1,9 @@
 //! Tests of the whole: real binaries, real Redis, real Postgres. One file per capability.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 mod database;
+mod dispatch_redis;
 mod kubernetes;
 mod servers;
+mod tickets_redis;

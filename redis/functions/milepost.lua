@@ -1,0 +1,194 @@
+#!lua name=milepost_v1
+
+-- What Milepost does in Redis in one step: publish with the fence, begin and follow a stream, and end dispatch tokens.
+--
+-- The library and its functions carry a version in their names, because all replicas share one name space: a change of
+-- meaning takes a new number (`milepost_v2`, `mp2_...`) beside the old one, so that old and new replicas run side by
+-- side. Every key is declared. Nothing here blocks. The keys are described in `redis/KEYS.md`.
+
+-- Whether the entry id `a` ("ms-n") is after `b`.
+local function after(a, b)
+  local a_ms, a_n = string.match(a, '^(%d+)-(%d+)$')
+  local b_ms, b_n = string.match(b, '^(%d+)-(%d+)$')
+  if a_ms ~= b_ms then return tonumber(a_ms) > tonumber(b_ms) end
+  return tonumber(a_n) > tonumber(b_n)
+end
+
+-- The life of a user's stream: its epoch and the id of its newest entry. Stream and epoch are made together; when
+-- either is gone, what is left of the other belongs to no position any more, and a new life begins, empty.
+local function life(stream, state, candidate)
+  local known = redis.call('HMGET', state, 'epoch', 'last')
+  if known[1] and known[2] and redis.call('EXISTS', stream) == 1 then
+    return known[1], known[2], false
+  end
+  redis.call('UNLINK', stream, state)
+  redis.call('HSET', state, 'epoch', candidate, 'last', '0-0')
+  return candidate, '0-0', true
+end
+
+local function keep(stream, state, ttl)
+  redis.call('PEXPIRE', stream, ttl)
+  redis.call('PEXPIRE', state, ttl)
+end
+
+-- A life whose stream exists, even when nothing was published yet: only an existing key can carry groups.
+local function open(stream, state, candidate, ttl)
+  local epoch, last, new = life(stream, state, candidate)
+  if new then
+    redis.call('XGROUP', 'CREATE', stream, 'new', '0', 'MKSTREAM')
+    redis.call('XGROUP', 'DESTROY', stream, 'new')
+    keep(stream, state, ttl)
+  end
+  return epoch, last
+end
+
+-- Keys: stream, epoch, task, doorbell channel.
+-- Args: attempt, seq, task id, terminal (0 or 1), user, event, newest event without items, candidate epoch,
+--       entries kept, age kept in ms, ttl of the stream in ms, ttl of the task in ms.
+-- Gives {'appended', epoch, id}, {'repeat'} or {'fenced', attempt}.
+local function publish(keys, args)
+  local stream, state, task, channel = keys[1], keys[2], keys[3], keys[4]
+  local attempt, seq = tonumber(args[1]), tonumber(args[2])
+  local known = redis.call('HMGET', task, 'attempt', 'seq')
+  if known[1] then
+    local holder = tonumber(known[1])
+    if attempt < holder then return {'fenced', known[1]} end
+    if attempt == holder and seq <= tonumber(known[2]) then return {'repeat'} end
+  end
+
+  local epoch, last = life(stream, state, args[8])
+  local id = redis.call('XADD', stream, 'MAXLEN', '~', args[9], '*',
+    't', args[3], 'n', args[1] .. '-' .. args[2], 'e', args[4], 'p', last, 'd', args[6])
+  local oldest = tonumber(string.match(id, '^(%d+)')) - tonumber(args[10])
+  redis.call('XTRIM', stream, 'MINID', '~', string.format('%d', math.max(oldest, 0)))
+  redis.call('HSET', state, 'last', id)
+  keep(stream, state, args[11])
+  redis.call('HSET', task, 'attempt', args[1], 'seq', args[2], 'user', args[5], 'live', args[7])
+  redis.call('PEXPIRE', task, args[12])
+  redis.call('SPUBLISH', channel, id)
+  return {'appended', epoch, id}
+end
+
+-- Keys: stream, epoch. Args: candidate epoch, ttl of the stream in ms. Gives {epoch, id of the newest entry}.
+local function head(keys, args)
+  local epoch, last = open(keys[1], keys[2], args[1], args[2])
+  return {epoch, last}
+end
+
+-- Makes sure that a replica's group exists, where the reader can go on from what it has delivered.
+--
+-- Keys: stream, epoch, index of the replica's groups.
+-- Args: group, user, candidate epoch, ttl of the stream in ms, epoch the reader is in ('' at first), its cursor.
+-- Gives {epoch, cursor, loss, made}: the loss is '' or a word of `bus::Loss`, made is 1 for a group that was missing.
+local function follow(keys, args)
+  local stream, group, known, cursor = keys[1], args[1], args[5], args[6]
+  local epoch, last = open(stream, keys[2], args[3], args[4])
+  local loss, start = '', last
+  if known ~= '' then
+    if epoch ~= known then
+      loss = 'epoch'
+    elseif after(cursor, last) then
+      loss = 'ahead'
+    elseif cursor ~= last and #redis.call('XRANGE', stream, '(' .. cursor, '+', 'COUNT', 1) == 0 then
+      loss = 'trimmed'
+    else
+      start = cursor
+    end
+  end
+  redis.call('SADD', keys[3], args[2])
+  local created = redis.pcall('XGROUP', 'CREATE', stream, group, start)
+  local made = created.err == nil
+  if not made and (known == '' or loss ~= '') then
+    redis.call('XGROUP', 'DESTROY', stream, group)
+    redis.call('XGROUP', 'CREATE', stream, group, start)
+  end
+  return {epoch, start, loss, made and 1 or 0}
+end
+
+-- Keys: stream, index of the replica's groups. Args: group, user.
+local function unfollow(keys, args)
+  redis.pcall('XGROUP', 'DESTROY', keys[1], args[1])
+  return redis.call('SREM', keys[2], args[2])
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- Keys: leases of gateways. Args: replica, length in ms.
+local function lease(keys, args)
+  return redis.call('ZADD', keys[1], now_ms() + tonumber(args[2]), args[1])
+end
+
+-- Keys: leases of gateways. Args: most to give. Gives replicas whose lease is over.
+local function lapsed(keys, args)
+  return redis.call('ZRANGEBYSCORE', keys[1], '-inf', now_ms(), 'LIMIT', 0, args[1])
+end
+
+-- Keys: leases of gateways. Args: replica. Forgets it unless it has renewed meanwhile.
+local function forget(keys, args)
+  local ends = redis.call('ZSCORE', keys[1], args[1])
+  if ends and tonumber(ends) > now_ms() then return 0 end
+  return redis.call('ZREM', keys[1], args[1])
+end
+
+-- Keys: dispatch stream. Args: group, consumer, entry id.
+-- Ends a token for good. A token that has passed to another consumer is left alone: XACK alone would not look.
+local function ack(keys, args)
+  local stream, group, consumer, id = keys[1], args[1], args[2], args[3]
+  local mine = redis.pcall('XPENDING', stream, group, id, id, 1, consumer)
+  if mine.err or #mine == 0 then return 0 end
+  redis.call('XACK', stream, group, id)
+  return redis.call('XDEL', stream, id)
+end
+
+-- Keys: dispatch stream. Args: group, consumer. Puts the consumer's tokens back as new ones and removes it.
+local function leave(keys, args)
+  local stream, group, consumer = keys[1], args[1], args[2]
+  local moved = 0
+  while true do
+    local mine = redis.pcall('XPENDING', stream, group, '-', '+', 100, consumer)
+    if mine.err then return moved end
+    if #mine == 0 then break end
+    for _, pending in ipairs(mine) do
+      local entry = redis.call('XRANGE', stream, pending[1], pending[1])[1]
+      if entry then
+        redis.call('XADD', stream, '*', unpack(entry[2]))
+        redis.call('XDEL', stream, pending[1])
+      end
+      redis.call('XACK', stream, group, pending[1])
+      moved = moved + 1
+    end
+  end
+  redis.pcall('XGROUP', 'DELCONSUMER', stream, group, consumer)
+  return moved
+end
+
+-- Keys: dispatch stream. Args: group, idle time in ms. Removes consumers that are gone and hold nothing.
+local function reap(keys, args)
+  local consumers = redis.pcall('XINFO', 'CONSUMERS', keys[1], args[1])
+  if consumers.err then return 0 end
+  local removed = 0
+  for _, fields in ipairs(consumers) do
+    local consumer = {}
+    for i = 1, #fields, 2 do consumer[fields[i]] = fields[i + 1] end
+    if consumer.pending == 0 and consumer.idle > tonumber(args[2]) then
+      redis.call('XGROUP', 'DELCONSUMER', keys[1], args[1], consumer.name)
+      removed = removed + 1
+    end
+  end
+  return removed
+end
+
+-- `allow-oom` marks what must go on when memory is full, so that the system can drain itself. Publishing may not.
+redis.register_function{function_name = 'mp1_publish', callback = publish}
+redis.register_function{function_name = 'mp1_head', callback = head, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp1_follow', callback = follow, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp1_unfollow', callback = unfollow, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp1_lease', callback = lease, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp1_lapsed', callback = lapsed, flags = {'no-writes'}}
+redis.register_function{function_name = 'mp1_forget', callback = forget, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp1_ack', callback = ack, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp1_leave', callback = leave, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp1_reap', callback = reap, flags = {'allow-oom'}}

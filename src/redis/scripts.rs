@@ -1,0 +1,179 @@
+//! The function library, `redis/functions/milepost.lua`, and how its functions are called.
+//!
+//! `milepost migrate` installs it. A server that lost it, or never had it, is healed by whoever meets the missing
+//! function: the library is loaded and the call made again, once. The heal never replaces a library that is there,
+//! so a replica of an older release cannot undo a newer one.
+
+use redis::{Cmd, Pipeline, Value, cmd};
+
+use super::connection::{CallError, Redis};
+use super::errors::Reaction;
+
+/// Name of the library. Changed meaning takes a new number.
+pub const LIBRARY: &str = "milepost_v1";
+
+/// Source of the library.
+const SOURCE: &str = include_str!("../../redis/functions/milepost.lua");
+
+/// A function of the library. Its name in Redis carries the version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// Fence, append, snapshot, ring.
+    Publish,
+    /// Epoch and newest id of a stream, made if missing.
+    Head,
+    /// A group where the reader can go on.
+    Follow,
+    /// The end of a group.
+    Unfollow,
+    /// A gateway is alive.
+    Lease,
+    /// Gateways whose lease is over.
+    Lapsed,
+    /// The end of a gateway's lease.
+    Forget,
+    /// The end of a token, by its owner.
+    Ack,
+    /// The end of a worker's consumer.
+    Leave,
+    /// The end of consumers that nobody uses.
+    Reap,
+}
+
+impl Call {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "mp1_publish",
+            Self::Head => "mp1_head",
+            Self::Follow => "mp1_follow",
+            Self::Unfollow => "mp1_unfollow",
+            Self::Lease => "mp1_lease",
+            Self::Lapsed => "mp1_lapsed",
+            Self::Forget => "mp1_forget",
+            Self::Ack => "mp1_ack",
+            Self::Leave => "mp1_leave",
+            Self::Reap => "mp1_reap",
+        }
+    }
+
+    /// The command that calls it on these keys; add the arguments to it.
+    #[must_use]
+    pub fn on(self, keys: &[&str]) -> Cmd {
+        let mut call = cmd("FCALL");
+        call.arg(self.name()).arg(keys.len()).arg(keys);
+        call
+    }
+}
+
+/// What a server has of the library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LibraryState {
+    /// The one of this release.
+    Current,
+    /// One of the same name with another source.
+    Different,
+    /// None.
+    Missing,
+}
+
+impl Redis {
+    /// Calls functions in one go; replies as of [`Redis::pipeline`]. Loads the library if the server lacks it.
+    ///
+    /// # Errors
+    /// When the connection breaks or the answer is late; then any of them may have been run.
+    pub async fn call_all(&self, calls: &Pipeline) -> Result<Vec<Value>, CallError> {
+        let mut replies = self.pipeline(calls).await?;
+        if !replies.iter().any(is_missing) {
+            return Ok(replies);
+        }
+        self.heal_library().await;
+        self.repeat_missing(calls, &mut replies).await?;
+        Ok(replies)
+    }
+
+    /// Calls one function; a failed one is an error. Loads the library if the server lacks it.
+    ///
+    /// # Errors
+    /// When Redis answers with an error, too late or not at all.
+    pub async fn call(&self, call: Cmd) -> Result<Value, CallError> {
+        let mut calls = Pipeline::with_capacity(1);
+        calls.add_command(call);
+        let reply = self.call_all(&calls).await?.pop().ok_or_else(|| CallError::Reply("no reply".into()))?;
+        Ok(reply.extract_error()?)
+    }
+
+    /// Puts the library of this release in place of whatever has its name. For `milepost migrate`.
+    ///
+    /// # Errors
+    /// When Redis answers with an error, too late or not at all.
+    pub async fn install_library(&self) -> Result<(), CallError> {
+        self.query(cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(SOURCE)).await
+    }
+
+    /// Compares the server's library with the one of this release.
+    ///
+    /// # Errors
+    /// When Redis answers with an error, too late or not at all.
+    pub async fn library_state(&self) -> Result<LibraryState, CallError> {
+        let mut list = cmd("FUNCTION");
+        list.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY).arg("WITHCODE");
+        let found: Vec<std::collections::HashMap<String, Value>> = self.query(&list).await?;
+        let Some(code) = found.first().and_then(|library| library.get("library_code")) else {
+            return Ok(LibraryState::Missing);
+        };
+        let same = matches!(code, Value::BulkString(code) if code == SOURCE.as_bytes());
+        Ok(if same { LibraryState::Current } else { LibraryState::Different })
+    }
+
+    /// Loads the library where there is none. Whether that worked is seen by the call that follows: another replica
+    /// may have been faster.
+    async fn heal_library(&self) {
+        let loaded: Result<Value, _> = self.query(cmd("FUNCTION").arg("LOAD").arg(SOURCE)).await;
+        match loaded {
+            Ok(_) => tracing::info!(library = LIBRARY, "loaded the function library into Redis"),
+            Err(error) => tracing::debug!(%error, "the function library was not loaded"),
+        }
+    }
+
+    async fn repeat_missing(&self, calls: &Pipeline, replies: &mut [Value]) -> Result<(), CallError> {
+        let mut again = Pipeline::new();
+        let missing: Vec<usize> = (0..replies.len()).filter(|&index| is_missing(&replies[index])).collect();
+        for (index, call) in calls.cmd_iter().enumerate() {
+            if missing.contains(&index) {
+                again.add_command(call.clone());
+            }
+        }
+        for (index, reply) in missing.into_iter().zip(self.pipeline(&again).await?) {
+            replies[index] = reply;
+        }
+        Ok(())
+    }
+}
+
+fn is_missing(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if Reaction::to_server_error(error) == Reaction::LoadLibrary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_has_every_function_and_the_name() {
+        assert!(SOURCE.starts_with(&format!("#!lua name={LIBRARY}\n")));
+        for call in [
+            Call::Publish,
+            Call::Head,
+            Call::Follow,
+            Call::Unfollow,
+            Call::Lease,
+            Call::Lapsed,
+            Call::Forget,
+            Call::Ack,
+            Call::Leave,
+            Call::Reap,
+        ] {
+            assert!(SOURCE.contains(&format!("function_name = '{}'", call.name())), "{call:?}");
+        }
+    }
+}
