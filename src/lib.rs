@@ -8,6 +8,7 @@
 //! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]
 //! * shared plumbing of backends: [`postgres`]
 //! * a cluster to try things on: [`simulator`]
+//! * roles: [`gateway`], on connections of [`http`]
 //! * clients: [`client`]
 //! * around them: [`config`] · [`telemetry`] · [`lifecycle`]
 
@@ -17,6 +18,8 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod gateway;
+pub mod http;
 pub mod lifecycle;
 pub mod postgres;
 pub mod redis;

@@ -1,0 +1,263 @@
+//! Local fan-out: which sockets of this replica belong to a user, and getting the user's entries to all of them.
+//!
+//! A user's stream is followed once, from the first socket here until the last is gone. An entry's frame is built
+//! once, whoever many sockets take it. Not here: what a socket does with it ([`super::live::session`]).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use super::live::close::Close;
+use super::live::outbox::{Bounds, Outbox, Pushed};
+use super::live::protocol::Frame;
+use crate::bus::{BusError, Entry, Feed, Following, Inbox, Loss};
+use crate::task::UserId;
+use crate::telemetry::metrics::{Kind, Metrics};
+
+/// How long a caller waits for a stream to be followed, beside the backend's own deadlines.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a socket could not join.
+#[derive(Debug)]
+pub(crate) enum JoinError {
+    /// The user has as many sockets here as one may have.
+    TooMany,
+    /// The user's stream cannot be followed now.
+    Unavailable(BusError),
+}
+
+/// One live connection as others see it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    /// What waits to be written to it.
+    pub(crate) outbox: Outbox,
+    /// Its number; pings are spread by it.
+    pub(crate) id: u64,
+    /// When its token ends, in seconds since the Unix epoch.
+    pub(crate) expires_s: i64,
+    /// When it last gave a sign of life, in milliseconds since the hub was made.
+    seen_ms: AtomicU64,
+}
+
+/// All sockets of this replica.
+pub(crate) struct Hub {
+    feed: Arc<dyn Feed>,
+    metrics: Metrics,
+    bounds: Bounds,
+    per_user_max: usize,
+    users: Mutex<HashMap<UserId, Arc<Channel>>>,
+    ids: AtomicU64,
+    began: Instant,
+}
+
+/// One user's sockets, and the guard that keeps their stream followed.
+struct Channel {
+    fanout: Arc<Fanout>,
+    following: OnceCell<Following>,
+}
+
+/// What a feed delivers to. Apart from the guard, so that a feed that holds it does not keep itself going.
+struct Fanout {
+    sockets: Mutex<Vec<Arc<Socket>>>,
+    metrics: Metrics,
+}
+
+/// A socket's place in the hub. Dropping it leaves; the last one of a user ends the following.
+pub(crate) struct Membership {
+    hub: Arc<Hub>,
+    user: UserId,
+    socket: Arc<Socket>,
+    channel: Option<Arc<Channel>>,
+}
+
+impl Hub {
+    pub(crate) fn new(feed: Arc<dyn Feed>, metrics: Metrics, bounds: Bounds, per_user_max: u32) -> Self {
+        Self {
+            feed,
+            metrics,
+            bounds,
+            per_user_max: usize::try_from(per_user_max).unwrap_or(usize::MAX),
+            users: Mutex::default(),
+            ids: AtomicU64::new(0),
+            began: Instant::now(),
+        }
+    }
+
+    /// Adds a socket of `user`. Once this returns, every entry appended from now on reaches its outbox.
+    ///
+    /// Cancel-safe: following is finished in the background, and what nobody waits for any more leaves again.
+    pub(crate) async fn join(
+        self: &Arc<Self>,
+        user: &UserId,
+        expires_s: i64,
+    ) -> Result<Membership, JoinError> {
+        let membership = self.enter(user, expires_s)?;
+        let joining = tokio::spawn(membership.follow());
+        match tokio::time::timeout(FOLLOW_TIMEOUT, joining).await {
+            Ok(Ok(joined)) => joined.map_err(JoinError::Unavailable),
+            Ok(Err(error)) => Err(unavailable(error)),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// Takes a place without following yet.
+    fn enter(self: &Arc<Self>, user: &UserId, expires_s: i64) -> Result<Membership, JoinError> {
+        let mut users = self.users();
+        let channel =
+            users.entry(user.clone()).or_insert_with(|| Arc::new(Channel::new(self.metrics.clone())));
+        let channel = Arc::clone(channel);
+        let mut sockets = channel.fanout.sockets();
+        if sockets.len() >= self.per_user_max {
+            return Err(JoinError::TooMany);
+        }
+        let socket = Arc::new(self.socket(expires_s));
+        sockets.push(Arc::clone(&socket));
+        drop(sockets);
+        Ok(Membership { hub: Arc::clone(self), user: user.clone(), socket, channel: Some(channel) })
+    }
+
+    fn socket(&self, expires_s: i64) -> Socket {
+        Socket {
+            outbox: Outbox::new(self.bounds),
+            id: self.ids.fetch_add(1, Ordering::Relaxed),
+            expires_s,
+            seen_ms: AtomicU64::new(self.uptime_ms()),
+        }
+    }
+
+    /// Every socket here now.
+    pub(crate) fn sockets(&self) -> Vec<Arc<Socket>> {
+        let users = self.users();
+        users.values().flat_map(|channel| channel.fanout.sockets().clone()).collect()
+    }
+
+    /// Notes a sign of life.
+    pub(crate) fn saw(&self, socket: &Socket) {
+        socket.seen_ms.store(self.uptime_ms(), Ordering::Relaxed);
+    }
+
+    /// How long a socket has given no sign of life.
+    pub(crate) fn silence(&self, socket: &Socket) -> Duration {
+        Duration::from_millis(self.uptime_ms().saturating_sub(socket.seen_ms.load(Ordering::Relaxed)))
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn users(&self) -> MutexGuard<'_, HashMap<UserId, Arc<Channel>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> JoinError {
+    JoinError::Unavailable(BusError::Unavailable { doing: "following a stream", source: error.into() })
+}
+
+impl Membership {
+    /// The socket.
+    pub(crate) fn socket(&self) -> &Arc<Socket> {
+        &self.socket
+    }
+
+    /// Follows the user's stream, unless another socket has it followed already.
+    async fn follow(self) -> Result<Self, BusError> {
+        if let Some(channel) = &self.channel {
+            let inbox: Arc<dyn Inbox> = Arc::clone(&channel.fanout) as Arc<dyn Inbox>;
+            channel.following.get_or_try_init(|| self.hub.feed.follow(&self.user, inbox)).await?;
+        }
+        Ok(self)
+    }
+}
+
+impl Drop for Membership {
+    /// All under the lock of the users, so that a following ends before the next one of the same user begins.
+    fn drop(&mut self) {
+        let mut users = self.hub.users();
+        let Some(channel) = self.channel.take() else { return };
+        let last = {
+            let mut sockets = channel.fanout.sockets();
+            sockets.retain(|other| other.id != self.socket.id);
+            sockets.is_empty()
+        };
+        if last {
+            users.remove(&self.user);
+        }
+        drop(channel);
+    }
+}
+
+impl Channel {
+    fn new(metrics: Metrics) -> Self {
+        let fanout = Fanout { sockets: Mutex::default(), metrics };
+        Self { fanout: Arc::new(fanout), following: OnceCell::new() }
+    }
+}
+
+impl Fanout {
+    fn sockets(&self) -> MutexGuard<'_, Vec<Arc<Socket>>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, frame: &Arc<Frame>) {
+        for socket in self.sockets().iter() {
+            match socket.outbox.push(frame) {
+                Pushed::Queued | Pushed::Closed => {}
+                Pushed::Merged => {
+                    self.metrics.events_coalesced.inc();
+                }
+                Pushed::Overflow => {
+                    self.metrics.slow_sockets.inc();
+                }
+            }
+        }
+    }
+}
+
+impl Inbox for Fanout {
+    fn deliver(&self, user: &UserId, entries: Vec<Entry>) {
+        for entry in entries {
+            let position = entry.position.clone();
+            match Frame::new(entry) {
+                Some(frame) => self.push(&Arc::new(frame)),
+                None => {
+                    tracing::error!(user.id = %user, %position, "an entry is not an event; it was left out")
+                }
+            }
+        }
+    }
+
+    fn lost(&self, user: &UserId, loss: Loss) {
+        tracing::info!(user.id = %user, loss = loss.as_str(), "sockets get a fresh snapshot");
+        for socket in self.sockets().iter() {
+            socket.outbox.resync(loss);
+        }
+    }
+}
+
+/// Ends every socket for a shutdown, spread evenly over `spread`, and tells each client when to come back.
+pub(crate) async fn close_all(hub: &Hub, spread: Duration) {
+    let mut sockets = hub.sockets();
+    sockets.sort_by_key(|socket| socket.id.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let n = u32::try_from(sockets.len()).unwrap_or(u32::MAX).max(1);
+    let start = Instant::now();
+    for (i, socket) in (0_u32..).zip(&sockets) {
+        tokio::time::sleep_until(start + spread * i / n).await;
+        socket.outbox.close(Close::Shutdown { retry_ms: rand::random_range(500..8_000) });
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("users", &self.users().len()).finish_non_exhaustive()
+    }
+}
+
+/// Counts a refused socket.
+pub(crate) fn count_refused(metrics: &Metrics) {
+    metrics.refused.get_or_create(&Kind { kind: "sockets" }).inc();
+}

@@ -1,0 +1,81 @@
+//! How a live connection ends: every close code, and what the client should do about it.
+//!
+//! 4000 to 4499: connect again and resume from the last position. 4500 to 4999: do not; something has to change
+//! first. An SSE stream says the same in a last `close` event.
+
+/// Why a live connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Close {
+    /// 1012: this replica stops. Connect again, to another one, after the time in the reason.
+    Shutdown {
+        /// How long this client should wait, in milliseconds.
+        retry_ms: u32,
+    },
+    /// 4005: the token ended. Connect again with a new one.
+    Expired,
+    /// 4008: the client read too slowly. Connect again and resume.
+    Slow,
+    /// 4009: the client was silent for too long. Connect again and resume.
+    Idle,
+    /// 4011: what the client needs could not be read. Connect again after a moment and resume.
+    Unavailable,
+    /// 4503: the client sent a message; only control frames are expected from it.
+    Unexpected,
+    /// 4504: the user has too many sockets here. Close one first.
+    TooManySockets,
+    /// The connection is gone or is cut; there is nobody to tell.
+    Gone,
+}
+
+impl Close {
+    /// The close code; `None` when nobody is told.
+    #[must_use]
+    pub fn code(self) -> Option<u16> {
+        match self {
+            Self::Shutdown { .. } => Some(1012),
+            Self::Expired => Some(4005),
+            Self::Slow => Some(4008),
+            Self::Idle => Some(4009),
+            Self::Unavailable => Some(4011),
+            Self::Unexpected => Some(4503),
+            Self::TooManySockets => Some(4504),
+            Self::Gone => None,
+        }
+    }
+
+    /// The reason sent with the code; at most 123 bytes, as the protocol allows.
+    #[must_use]
+    pub fn reason(self) -> String {
+        match self {
+            Self::Shutdown { retry_ms } => format!("restarting; retry_ms={retry_ms}"),
+            Self::Expired => "the token has expired".to_owned(),
+            Self::Slow => "read too slowly; resume from your last position".to_owned(),
+            Self::Idle => "silent for too long".to_owned(),
+            Self::Unavailable => "tasks cannot be read right now".to_owned(),
+            Self::Unexpected => "messages are not expected from clients".to_owned(),
+            Self::TooManySockets => "too many live connections of this user".to_owned(),
+            Self::Gone => String::new(),
+        }
+    }
+
+    /// Whether a client should connect again by itself.
+    #[must_use]
+    pub fn reconnect(self) -> bool {
+        self.code().is_some_and(|code| code < 4500)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_fit_into_a_close_frame() {
+        let longest = Close::Shutdown { retry_ms: u32::MAX };
+        for close in
+            [longest, Close::Expired, Close::Slow, Close::Idle, Close::Unavailable, Close::TooManySockets]
+        {
+            assert!(close.reason().len() <= 123, "{close:?}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What waits to be written to one socket.
+//!
+//! Empty and without memory while idle: a vector behind a mutex and one waker. Bounded in bytes. Past
+//! `coalesce_bytes`, a newer progress of a task takes the place of the older one that still waits, moves to the end,
+//! and counts how many events it stands for; moving keeps what is written in order of position, so that a client can
+//! resume from the last frame it got. Anything but progress is never dropped. Past `bytes_max` the socket is closed
+//! as slow, and its client resumes. Not here: writing ([`super::session`]).
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::close::Close;
+use super::protocol::Frame;
+use crate::bus::Loss;
+use crate::task::TaskId;
+
+/// What a queued frame costs beside its bytes, about.
+const SLOT_BYTES: usize = 64;
+/// Empty slots past which the queue is packed, if they are also half of it.
+const HOLES_MAX: usize = 64;
+
+/// Bounds of one outbox.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes past which progress is merged.
+    pub coalesce_bytes: usize,
+    /// Bytes past which the socket is closed.
+    pub bytes_max: usize,
+}
+
+/// Something to write.
+#[derive(Debug, Clone)]
+pub enum Item {
+    /// An event, and how many it stands for.
+    Event {
+        /// Its frame.
+        frame: Arc<Frame>,
+        /// How many events the frame stands for; 1 for itself alone.
+        merged: u32,
+    },
+    /// Entries may be missing here: the client needs a fresh snapshot.
+    Resync(Loss),
+}
+
+/// Everything that waited, taken at once.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// What to write, in order.
+    pub items: Vec<Item>,
+    /// Whether to send a ping.
+    pub ping: bool,
+    /// Whether to end the connection after writing.
+    pub close: Option<Close>,
+}
+
+/// What a push did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits.
+    Queued,
+    /// It waits, and an older event need not be written any more.
+    Merged,
+    /// The queue was full: this push made the socket slow, and it is being closed.
+    Overflow,
+    /// The socket is being closed; the push did nothing.
+    Closed,
+}
+
+/// The queue of one socket. Filled by anyone, emptied by its writer.
+#[derive(Debug)]
+pub struct Outbox {
+    bounds: Bounds,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    queue: Vec<Option<Item>>,
+    bytes: usize,
+    holes: usize,
+    /// Where the waiting progress of each task is. Made when there is pressure, gone with the next take.
+    newest: Option<HashMap<TaskId, usize>>,
+    ping: bool,
+    close: Option<Close>,
+    waker: Option<Waker>,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, inner: Mutex::default() }
+    }
+
+    /// Queues an event.
+    pub fn push(&self, frame: &Arc<Frame>) -> Pushed {
+        let (pushed, waker) = {
+            let mut inner = self.lock();
+            let pushed = inner.push(frame, self.bounds);
+            (pushed, inner.waker.take())
+        };
+        wake(waker);
+        pushed
+    }
+
+    /// Queues the news that entries may be missing. Another one that already waits last is enough.
+    pub fn resync(&self, loss: Loss) {
+        self.change(|inner| {
+            if inner.close.is_none() && !matches!(inner.queue.last(), Some(Some(Item::Resync(_)))) {
+                inner.queue.push(Some(Item::Resync(loss)));
+            }
+        });
+    }
+
+    /// Asks for a ping.
+    pub fn ping(&self) {
+        self.change(|inner| inner.ping = true);
+    }
+
+    /// Ends the connection once what waits is written; at once for [`Close::Gone`] and [`Close::Slow`], of which the
+    /// client would not get to read it. The first reason stays, but for `Gone`, which overrules any.
+    pub fn close(&self, close: Close) {
+        self.change(|inner| inner.end(close));
+    }
+
+    /// Whether the connection is being ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().close.is_some()
+    }
+
+    /// Waits until there is something and takes all of it. One caller at a time. Cancel-safe: nothing is lost.
+    pub async fn take(&self) -> Batch {
+        poll_fn(|context| self.poll_take(context)).await
+    }
+
+    fn poll_take(&self, context: &Context<'_>) -> Poll<Batch> {
+        let mut inner = self.lock();
+        if inner.queue.is_empty() && !inner.ping && inner.close.is_none() {
+            inner.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(inner.take())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        let waker = {
+            let mut inner = self.lock();
+            change(&mut inner);
+            inner.waker.take()
+        };
+        wake(waker);
+    }
+
+    /// Every change leaves the queue whole, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Inner {
+    fn push(&mut self, frame: &Arc<Frame>, bounds: Bounds) -> Pushed {
+        if self.close.is_some() {
+            return Pushed::Closed;
+        }
+        let merged = if frame.is_progress() { self.absorb(frame, bounds) } else { 0 };
+        let cost = cost(frame);
+        if self.bytes + cost > bounds.bytes_max && self.bytes > 0 {
+            self.end(Close::Slow);
+            return Pushed::Overflow;
+        }
+        self.bytes += cost;
+        if frame.is_progress()
+            && let Some(newest) = &mut self.newest
+        {
+            newest.insert(frame.task, self.queue.len());
+        }
+        self.queue.push(Some(Item::Event { frame: Arc::clone(frame), merged: merged + 1 }));
+        if merged > 0 { Pushed::Merged } else { Pushed::Queued }
+    }
+
+    /// Under pressure, takes the waiting progress of the frame's task out and says how many events it stood for.
+    fn absorb(&mut self, frame: &Frame, bounds: Bounds) -> u32 {
+        if self.bytes + cost(frame) <= bounds.coalesce_bytes {
+            return 0;
+        }
+        if self.newest.is_none() {
+            self.index();
+        }
+        let at = self.newest.as_mut().and_then(|newest| newest.remove(&frame.task));
+        let older = at.and_then(|at| self.queue[at].take());
+        let Some(Item::Event { frame: older, merged }) = older else {
+            return 0;
+        };
+        self.bytes -= cost(&older);
+        self.holes += 1;
+        self.pack();
+        merged
+    }
+
+    fn index(&mut self) {
+        let progress = self.queue.iter().enumerate().filter_map(|(at, item)| match item {
+            Some(Item::Event { frame, .. }) if frame.is_progress() => Some((frame.task, at)),
+            _ => None,
+        });
+        self.newest = Some(progress.collect());
+    }
+
+    /// Takes empty slots out once they are many, so that merging does not make the queue longer and longer.
+    fn pack(&mut self) {
+        if self.holes > HOLES_MAX && self.holes * 2 > self.queue.len() {
+            self.queue.retain(Option::is_some);
+            self.holes = 0;
+            self.index();
+        }
+    }
+
+    fn end(&mut self, close: Close) {
+        if self.close.is_none() || close == Close::Gone {
+            self.close = Some(close);
+        }
+        if matches!(close, Close::Gone | Close::Slow) {
+            self.clear();
+        }
+    }
+
+    fn clear(&mut self) -> Vec<Option<Item>> {
+        (self.bytes, self.holes) = (0, 0);
+        self.newest = None;
+        std::mem::take(&mut self.queue)
+    }
+
+    fn take(&mut self) -> Batch {
+        let items = self.clear().into_iter().flatten().collect();
+        Batch { items, ping: std::mem::take(&mut self.ping), close: self.close }
+    }
+}
+
+fn cost(frame: &Frame) -> usize {
+    frame.len() + SLOT_BYTES
+}

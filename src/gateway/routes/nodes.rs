@@ -1,0 +1,178 @@
+//! `POST nodes/batch/*`: an action on many nodes of one cluster, with its parameters at the top level.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::tasks::{TaskBody, accepted};
+use crate::gateway::Shared;
+use crate::gateway::auth::Caller;
+use crate::gateway::error::{ApiError, Problem};
+use crate::gateway::extract::Body;
+use crate::gateway::submit::{BATCH_FIELDS, submit};
+use crate::task::Draft;
+
+/// Declares the body of a batch: what all batches have, and the parameters of its action.
+macro_rules! batch {
+    ($(#[$doc:meta])* $name:ident, $action:literal {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Deserialize, ToSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            /// The cluster, as `GET clusters` names it.
+            pub cluster_name: String,
+            /// Names of 1 to 100,000 nodes, in the order they should be started.
+            pub node_names: Vec<String>,
+            /// Why, for people and audit; at most 500 characters.
+            pub reason: Option<String>,
+            /// Higher is started first among your tasks: -100 to 100.
+            pub priority: Option<i16>,
+            /// Most nodes worked on at once.
+            pub concurrency: Option<u16>,
+            /// Time-out of one node, in milliseconds.
+            pub item_timeout_ms: Option<u64>,
+            /// How many workers may try before the task is given up.
+            pub max_attempts: Option<u16>,
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        impl From<$name> for Draft {
+            fn from(body: $name) -> Self {
+                let parameters: Value = json!({ $(stringify!($field): body.$field),* });
+                Self {
+                    action: $action.to_owned(),
+                    cluster: body.cluster_name,
+                    items: body.node_names,
+                    parameters,
+                    reason: body.reason,
+                    priority: body.priority,
+                    concurrency: body.concurrency,
+                    item_timeout_ms: body.item_timeout_ms,
+                    max_attempts: body.max_attempts,
+                }
+            }
+        }
+    };
+}
+
+batch! {
+    /// Makes nodes unschedulable.
+    CordonBatch, "cordon" {}
+}
+
+batch! {
+    /// Makes nodes schedulable.
+    UncordonBatch, "uncordon" {}
+}
+
+batch! {
+    /// Sets labels on nodes.
+    LabelBatch, "label" {
+        /// Labels to set.
+        labels: BTreeMap<String, String>,
+        /// Whether a label that has another value may be changed.
+        #[serde(default)] overwrite: bool,
+    }
+}
+
+batch! {
+    /// Removes labels from nodes.
+    UnlabelBatch, "unlabel" {
+        /// Keys of the labels to remove.
+        keys: Vec<String>,
+    }
+}
+
+batch! {
+    /// Sets taints on nodes.
+    TaintBatch, "taint" {
+        /// Taints to set.
+        taints: Vec<TaintBody>,
+        /// Whether a taint of the same key and effect may get another value.
+        #[serde(default)] overwrite: bool,
+    }
+}
+
+batch! {
+    /// Removes taints from nodes.
+    UntaintBatch, "untaint" {
+        /// Taints to remove.
+        taints: Vec<TaintRefBody>,
+    }
+}
+
+/// A taint.
+#[derive(Debug, serde::Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaintBody {
+    /// Key, with the grammar of a label key.
+    pub key: String,
+    /// Value, empty by default.
+    #[serde(default)]
+    pub value: String,
+    /// What it does to pods.
+    pub effect: TaintEffectBody,
+}
+
+/// Which taints to remove: all of a key, or the one with this effect.
+#[derive(Debug, serde::Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaintRefBody {
+    /// Key of the taint.
+    pub key: String,
+    /// Effect of the taint; every effect when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<TaintEffectBody>,
+}
+
+/// What a taint does to pods that do not tolerate it.
+#[derive(Debug, serde::Serialize, Deserialize, ToSchema)]
+pub enum TaintEffectBody {
+    /// New pods are not scheduled here.
+    NoSchedule,
+    /// New pods are scheduled elsewhere if possible.
+    PreferNoSchedule,
+    /// Running pods are evicted as well.
+    NoExecute,
+}
+
+/// Declares the route of a batch.
+macro_rules! route {
+    ($(#[$doc:meta])* $name:ident, $body:ty, $path:literal) => {
+        $(#[$doc])*
+        #[utoipa::path(
+            post, path = $path, tag = "nodes", request_body = $body,
+            params(("Idempotency-Key" = Option<String>, Header, description = "Repeating a submit with the same key and body returns the first task")),
+            responses(
+                (status = 202, description = "The task is recorded", body = TaskBody),
+                (status = 200, description = "The key had made this task before", body = TaskBody),
+                (status = 409, description = "The key was used with another body", body = Problem),
+                (status = 422, description = "The request breaks rules; each field is named", body = Problem),
+                (status = 503, description = "The record cannot be reached", body = Problem),
+            )
+        )]
+        pub(crate) async fn $name(
+            State(shared): State<Arc<Shared>>,
+            caller: Caller,
+            headers: HeaderMap,
+            body: Body<$body>,
+        ) -> Result<Response, ApiError> {
+            submit(&shared, &caller, &headers, body.0.into(), BATCH_FIELDS).await.map(accepted)
+        }
+    };
+}
+
+route!(/** Cordon nodes */ cordon, CordonBatch, "/api/v1/nodes/batch/cordon");
+route!(/** Uncordon nodes */ uncordon, UncordonBatch, "/api/v1/nodes/batch/uncordon");
+route!(/** Label nodes */ label, LabelBatch, "/api/v1/nodes/batch/label");
+route!(/** Remove labels from nodes */ unlabel, UnlabelBatch, "/api/v1/nodes/batch/unlabel");
+route!(/** Taint nodes */ taint, TaintBatch, "/api/v1/nodes/batch/taint");
+route!(/** Remove taints from nodes */ untaint, UntaintBatch, "/api/v1/nodes/batch/untaint");

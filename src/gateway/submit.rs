@@ -1,0 +1,225 @@
+//! From a checked request to a recorded task that somebody will work on.
+//!
+//! Order: check everything, record it, then tell watchers and workers. Once it is recorded the answer is a 2xx, even
+//! when telling fails: watchers see the task in their next snapshot, and maintenance wakes a worker.
+
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::Shared;
+use super::auth::Caller;
+use super::error::ApiError;
+use crate::bus::BusError;
+use crate::store::{Created, IdempotencyKey, NewTask, OutboxRow, Task};
+use crate::task::{ActionSpec, Draft, Event, EventKind, Fault, Seq, TaskId, TaskSpec, UserId};
+
+/// The header that makes a repeated submit return the first task.
+pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Longest key.
+const KEY_LEN_MAX: usize = 255;
+/// How long a submit waits for watchers and workers to be told, each.
+const TELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How the fields of a request are called by the route it came through.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FieldNames {
+    pub(crate) cluster: &'static str,
+    pub(crate) items: &'static str,
+    /// What stands before the name of an action's parameter.
+    pub(crate) parameters: &'static str,
+}
+
+/// The names of `POST tasks`.
+pub(crate) const TASK_FIELDS: FieldNames =
+    FieldNames { cluster: "cluster", items: "items", parameters: "parameters." };
+
+/// The names of `POST nodes/batch/*`.
+pub(crate) const BATCH_FIELDS: FieldNames =
+    FieldNames { cluster: "cluster_name", items: "node_names", parameters: "" };
+
+/// Checks, records and announces a draft.
+pub(crate) async fn submit(
+    shared: &Shared,
+    caller: &Caller,
+    headers: &HeaderMap,
+    draft: Draft,
+    names: FieldNames,
+) -> Result<Created, ApiError> {
+    caller.may_write()?;
+    let spec = check(shared, draft, names)?;
+    let key = key(headers, &spec)?;
+    let new = NewTask { id: TaskId::generate(), owner: caller.user.clone(), spec, key };
+    let created = shared.parts.store.create(new).await?;
+    if let Created::New(task) = &created {
+        shared.parts.metrics.tasks_submitted.inc();
+        let queued = task.event(EventKind::Queued, Seq::FIRST, shared.parts.clock.now());
+        announce(shared, &task.owner, &queued).await;
+        wake_worker(shared, task.id).await;
+    }
+    Ok(created)
+}
+
+/// Every rule, those of this installation included.
+fn check(shared: &Shared, draft: Draft, names: FieldNames) -> Result<TaskSpec, ApiError> {
+    let spec = TaskSpec::new(draft)
+        .map_err(|error| ApiError::Invalid(error.faults.into_iter().map(|f| rename(f, names)).collect()))?;
+    if matches!(spec.action, ActionSpec::Wait(_)) {
+        return match shared.parts.wait_action {
+            true => Ok(spec),
+            false => Err(ApiError::invalid(
+                "action",
+                "wait is not allowed here; the setting actions.wait allows it",
+            )),
+        };
+    }
+    if !shared.parts.clusters.names().contains(&spec.cluster) {
+        return Err(ApiError::invalid(names.cluster, format!("no cluster is called {}", spec.cluster)));
+    }
+    Ok(spec)
+}
+
+/// Gives a fault the field name of the route.
+fn rename(fault: Fault, names: FieldNames) -> Fault {
+    let field = if let Some(rest) = fault.field.strip_prefix("parameters.") {
+        format!("{}{rest}", names.parameters)
+    } else if let Some(rest) =
+        fault.field.strip_prefix("items").filter(|rest| rest.is_empty() || rest.starts_with('['))
+    {
+        format!("{}{rest}", names.items)
+    } else if fault.field == "cluster" {
+        names.cluster.to_owned()
+    } else {
+        fault.field
+    };
+    Fault { field, reason: fault.reason }
+}
+
+fn key(headers: &HeaderMap, spec: &TaskSpec) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let bytes = value.as_bytes();
+    let fits = (1..=KEY_LEN_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+    let key = value.to_str().ok().filter(|_| fits);
+    let key = key.ok_or_else(|| {
+        ApiError::malformed("Idempotency-Key", format!("must be 1 to {KEY_LEN_MAX} visible ASCII characters"))
+    })?;
+    Ok(Some(IdempotencyKey { key: key.to_owned(), fingerprint: fingerprint(spec) }))
+}
+
+/// The request as understood, in one fixed form: spelling, order of fields and route do not matter.
+#[derive(Serialize)]
+struct Canonical<'a> {
+    action: &'a str,
+    parameters: serde_json::Value,
+    cluster: &'a str,
+    items: Vec<&'a str>,
+    reason: Option<&'a str>,
+    priority: i16,
+    concurrency: Option<u16>,
+    item_timeout_ms: Option<u128>,
+    max_attempts: u16,
+}
+
+fn fingerprint(spec: &TaskSpec) -> [u8; 32] {
+    let canonical = Canonical {
+        action: spec.action.name(),
+        parameters: spec.action.parameters(),
+        cluster: spec.cluster.as_str(),
+        items: spec.items.iter().map(crate::task::ItemName::as_str).collect(),
+        reason: spec.reason.as_deref(),
+        priority: spec.priority.0,
+        concurrency: spec.concurrency,
+        item_timeout_ms: spec.item_timeout.map(|timeout| timeout.as_millis()),
+        max_attempts: spec.max_attempts,
+    };
+    Sha256::digest(super::live::protocol::json(&canonical)).into()
+}
+
+/// Publishes an event that tells what the record already says. Returns whether it is out.
+pub(crate) async fn announce(shared: &Shared, owner: &UserId, event: &Event) -> bool {
+    let publish = shared.parts.publisher.publish(owner, event);
+    let why = match tokio::time::timeout(TELL_TIMEOUT, publish).await {
+        Ok(Ok(_)) => {
+            shared.parts.metrics.events_published.inc();
+            return true;
+        }
+        // A worker was faster: watchers know more than this event says.
+        Ok(Err(BusError::Fenced { .. })) => return true,
+        Ok(Err(error)) => super::error::chain(&error.into()),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    shared.parts.metrics.publish_errors.inc();
+    tracing::warn!(task.id = %event.task_id, error = why, "an event could not be published; the record has it");
+    false
+}
+
+/// Publishes an event that was committed with a change, and notes that. Maintenance does it when this fails.
+pub(crate) async fn announce_committed(shared: &Shared, row: &OutboxRow) {
+    if !announce(shared, &row.owner, &row.event).await {
+        return;
+    }
+    if let Err(error) = shared.parts.store.published(&[row.id]).await {
+        let error = super::error::chain(&error.into());
+        tracing::warn!(task.id = %row.event.task_id, error, "an event will be published again");
+    }
+}
+
+/// Wakes a worker. Maintenance does it when this fails.
+pub(crate) async fn wake_worker(shared: &Shared, task: TaskId) {
+    let why = match tokio::time::timeout(TELL_TIMEOUT, shared.parts.dispatcher.notify(task)).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => super::error::chain(&error.into()),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    tracing::warn!(task.id = %task, error = why, "no worker was woken; maintenance will do it");
+}
+
+/// Tells watchers that a task nobody works on was paused or resumed. While a worker holds the task, the worker tells.
+///
+/// The event follows the newest one that the bus knows. If a worker claims the task meanwhile, the fence drops it.
+pub(crate) async fn announce_control(shared: &Shared, task: &Task, kind: EventKind) {
+    if task.worker.is_some() {
+        return;
+    }
+    let ids = [task.id];
+    let live = shared.parts.feed.live(&task.owner, &ids);
+    let Ok(Ok(newest)) = tokio::time::timeout(TELL_TIMEOUT, live).await else { return };
+    let seq = newest.iter().filter(|event| event.attempt == task.state.attempt).map(|event| event.seq).max();
+    let event = task.event(kind, seq.map_or(Seq::FIRST, Seq::next), shared.parts.clock.now());
+    announce(shared, &task.owner, &event).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(draft: serde_json::Value) -> TaskSpec {
+        TaskSpec::new(serde_json::from_value(draft).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_the_meaning_and_not_of_the_spelling() {
+        let a = spec(json!({"action": "label", "cluster": "c", "items": ["n"],
+            "parameters": {"labels": {"a": "1", "b": "2"}}}));
+        let b =
+            spec(json!({"parameters": {"overwrite": false, "labels": {"b": "2", "a": "1"}}, "items": ["n"],
+            "cluster": "c", "action": "label", "priority": 0, "reason": " "}));
+        assert_eq!(fingerprint(&a), fingerprint(&b));
+        let c = TaskSpec { max_attempts: 4, ..a.clone() };
+        assert_ne!(fingerprint(&a), fingerprint(&c));
+    }
+
+    #[test]
+    fn faults_are_named_as_the_route_names_its_fields() {
+        let renamed =
+            |field: &str| rename(Fault { field: field.into(), reason: String::new() }, BATCH_FIELDS).field;
+        assert_eq!(renamed("items[3]"), "node_names[3]");
+        assert_eq!(renamed("cluster"), "cluster_name");
+        assert_eq!(renamed("parameters.labels.a"), "labels.a");
+        assert_eq!(renamed("item_timeout_ms"), "item_timeout_ms");
+    }
+}
