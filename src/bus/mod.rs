@@ -9,6 +9,7 @@
 
 pub mod contract;
 pub mod memory;
+pub mod postgres;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use memory::MemoryBus;
+pub use postgres::{PostgresFeed, PostgresPublisher};
 
 use crate::BoxError;
 use crate::task::{Attempt, EntryId, Event, Position, Seq, TaskId, UserId};

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
+mod bus_postgres;
 mod database;
 mod dispatch_redis;
 mod kubernetes;

@@ -1,0 +1,326 @@
+//! The progress bus in Postgres: the contract in both notify modes, and what only a real server can do to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use milepost::bus::contract::{self, Collector, Fixture, progress, user};
+use milepost::bus::{Feed, Following, Inbox, PostgresFeed, PostgresPublisher, Published, Publisher};
+use milepost::config::{BusConfig, Notify};
+use milepost::lifecycle::Lifecycle;
+use milepost::postgres::Database;
+use milepost::task::{TaskId, UserId};
+use milepost_harness::Postgres;
+use sqlx::Executor;
+
+use crate::database::migrated;
+
+/// Two gateway replicas and a publisher on one database.
+struct Bus {
+    database: Database,
+    publisher: Arc<PostgresPublisher>,
+    feeds: [Arc<PostgresFeed>; 2],
+    _lifecycle: Lifecycle,
+}
+
+impl Bus {
+    async fn start(postgres: &Postgres, config: &BusConfig) -> Self {
+        Self::on(migrated(postgres).await, config)
+    }
+
+    fn on(database: Database, config: &BusConfig) -> Self {
+        let lifecycle = Lifecycle::new();
+        let feed = || Arc::new(PostgresFeed::start(database.clone(), config, &lifecycle));
+        let publisher = Arc::new(PostgresPublisher::new(database.clone(), config));
+        Self { publisher, feeds: [feed(), feed()], database, _lifecycle: lifecycle }
+    }
+
+    async fn follow(&self, replica: usize, user: &UserId) -> (Following, Arc<Collector>) {
+        let inbox = Collector::new();
+        let following = self.feeds[replica].follow(user, Arc::clone(&inbox) as Arc<dyn Inbox>).await;
+        (following.unwrap(), inbox)
+    }
+
+    /// Publishes until the server takes it: it may be away.
+    async fn publish(&self, user: &UserId, task: TaskId, seq: u64) {
+        let publish = async {
+            while self.publisher.publish(user, &progress(task, 1, seq)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, publish).await.expect("the server comes back");
+    }
+
+    async fn wait_for_health(&self, word: &str) {
+        let wait = async {
+            while !self.feeds.iter().all(|feed| feed.health().detail.contains(word)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let ended = tokio::time::timeout(PATIENCE, wait).await;
+        assert!(ended.is_ok(), "not {word}: {:?}", self.feeds.each_ref().map(|feed| feed.health()));
+    }
+
+    /// Waits until a count is as it should be.
+    async fn until(&self, what: &'static str, as_it_should: impl Fn(i64) -> bool) {
+        let wait = async {
+            while !as_it_should(self.count(what).await) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+    }
+
+    async fn count(&self, what: &'static str) -> i64 {
+        sqlx::query_scalar(what).fetch_one(self.database.pool()).await.unwrap()
+    }
+}
+
+#[async_trait]
+impl Fixture for Bus {
+    fn publisher(&self) -> Arc<dyn Publisher> {
+        Arc::clone(&self.publisher) as Arc<dyn Publisher>
+    }
+
+    fn feed(&self, replica: usize) -> Arc<dyn Feed> {
+        Arc::clone(&self.feeds[replica]) as Arc<dyn Feed>
+    }
+
+    async fn wipe(&self, user: &UserId) {
+        let wipe = "DELETE FROM bus_streams WHERE user_id = $1";
+        sqlx::query(wipe).bind(user.as_str()).execute(self.database.pool()).await.unwrap();
+    }
+
+    async fn trim(&self, user: &UserId, keep: usize) {
+        let trim = "DELETE FROM bus_events e USING bus_streams s
+            WHERE s.user_id = $1 AND e.stream = s.stream AND e.id <= s.head - $2";
+        let keep = i64::try_from(keep).unwrap();
+        sqlx::query(trim).bind(user.as_str()).bind(keep).execute(self.database.pool()).await.unwrap();
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const EVENTS: &str = "SELECT count(*) FROM bus_events";
+const STREAMS: &str = "SELECT count(*) FROM bus_streams";
+const LIVE: &str = "SELECT count(*) FROM bus_live";
+
+/// Notifications must do all the work: the poll is too rare to help.
+fn listening() -> BusConfig {
+    let rare = Duration::from_secs(3600);
+    BusConfig { poll_interval: rare, sweep_interval: rare, ..BusConfig::default() }
+}
+
+fn polling() -> BusConfig {
+    BusConfig { notify: Notify::Poll, poll_interval: Duration::from_millis(20), ..BusConfig::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_holds_with_notifications_alone() {
+    let postgres = Postgres::start().unwrap();
+    let bus = Bus::start(&postgres, &listening()).await;
+    bus.wait_for_health("by notification").await;
+    contract::holds(&bus).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_holds_with_polls_alone() {
+    let postgres = Postgres::start().unwrap();
+    let bus = Bus::start(&postgres, &polling()).await;
+    contract::holds(&bus).await;
+    bus.wait_for_health("by polling, as configured").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_statement_fits_the_schema() {
+    let postgres = Postgres::start().unwrap();
+    let database = migrated(&postgres).await;
+    for (name, statement) in milepost::bus::postgres::STATEMENTS {
+        let prepared = database.pool().prepare(sqlx::SqlSafeStr::into_sql_str(statement)).await;
+        assert!(prepared.is_ok(), "{name}: {prepared:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_listener_comes_back_and_nothing_is_missed() {
+    let postgres = Postgres::start().unwrap();
+    let bus = Bus::start(&postgres, &listening()).await;
+    let (user, task) = (user("killed"), TaskId::generate());
+    let (_following, inbox) = bus.follow(0, &user).await;
+    bus.wait_for_health("by notification").await;
+    for round in 0..3 {
+        bus.publish(&user, task, round * 3 + 1).await;
+        let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+        assert_eq!(bus.count(kill).await, 2, "one listener per replica");
+        // Whether this one rings a dying listener or none: the reconnect looks for itself.
+        bus.publish(&user, task, round * 3 + 2).await;
+        inbox.wait_for(usize::try_from(round * 3 + 2).unwrap()).await;
+        bus.wait_for_health("by notification").await;
+        bus.publish(&user, task, round * 3 + 3).await;
+        inbox.wait_for(usize::try_from(round * 3 + 3).unwrap()).await;
+    }
+    let seqs: Vec<_> = inbox.entries().iter().map(|entry| entry.seq.0).collect();
+    assert_eq!(seqs, (1..=9).collect::<Vec<_>>());
+    assert!(inbox.losses().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_orderly_restart_streams_go_on() {
+    let mut postgres = Postgres::start().unwrap();
+    let bus = Bus::start(&postgres, &BusConfig::default()).await;
+    let (user, task) = (user("restart"), TaskId::generate());
+    let (_following, inbox) = bus.follow(0, &user).await;
+    bus.publish(&user, task, 1).await;
+    inbox.wait_for(1).await;
+    postgres.process().signal(nix::sys::signal::Signal::SIGINT).unwrap();
+    postgres.process().wait_gone(PATIENCE).unwrap();
+    bus.wait_for_health("cannot be read").await;
+    assert!(!bus.feeds[0].health().ready);
+    postgres.run().unwrap();
+    bus.publish(&user, task, 2).await;
+    inbox.wait_for(2).await;
+    assert!(inbox.losses().is_empty(), "an orderly stop keeps the streams");
+    bus.wait_for_health("by notification").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_of_the_server_readers_are_told_and_streams_go_on() {
+    let mut postgres = Postgres::start().unwrap();
+    let bus = Bus::start(&postgres, &BusConfig::default()).await;
+    let (user, task) = (user("crash"), TaskId::generate());
+    let (_following, inbox) = bus.follow(1, &user).await;
+    bus.publish(&user, task, 1).await;
+    inbox.wait_for(1).await;
+    postgres.process().kill().unwrap();
+    postgres.run().unwrap();
+    inbox.wait_until("the loss", |inbox| !inbox.losses().is_empty()).await;
+    bus.publish(&user, task, 2).await;
+    bus.publish(&user, task, 3).await;
+    let arrived = |inbox: &Collector| inbox.entries().last().is_some_and(|entry| entry.seq.0 == 3);
+    inbox.wait_until("what was published after the crash", arrived).await;
+    bus.wait_for_health("by notification").await;
+}
+
+/// Many transactions on one user at once, against a reader that is always reading: a cursor that could pass a late
+/// commit would do so here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn racing_writers_never_make_a_reader_skip() {
+    const WRITERS: usize = 12;
+    const EACH: u64 = 60;
+    let postgres = Postgres::start().unwrap();
+    let bus = Bus::start(&postgres, &polling()).await;
+    let user = user("racing");
+    let followers = [bus.follow(0, &user).await, bus.follow(1, &user).await];
+    let writers = (0..WRITERS).map(|_| {
+        let (publisher, user, task) = (Arc::clone(&bus.publisher), user.clone(), TaskId::generate());
+        tokio::spawn(async move {
+            for seq in 1..=EACH {
+                let published = publisher.publish(&user, &progress(task, 1, seq)).await.unwrap();
+                assert!(matches!(published, Published::Appended(_)));
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let all = WRITERS * usize::try_from(EACH).unwrap();
+    for (_following, inbox) in &followers {
+        let ids: Vec<_> = inbox.wait_for(all).await.iter().map(|entry| entry.position.id.major).collect();
+        assert_eq!(ids, (1..=all as u64).collect::<Vec<_>>(), "dense, in order, each once");
+        assert!(inbox.losses().is_empty());
+    }
+}
+
+/// A transaction that has its id but does not commit holds back every later one of the same user, and no other user's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_commits_late_is_never_passed() {
+    let postgres = Postgres::start().unwrap();
+    let bus = Bus::start(&postgres, &polling()).await;
+    let (user, other) = (user("late"), user("other"));
+    let (early, late) = (TaskId::generate(), TaskId::generate());
+    bus.publish(&user, early, 1).await;
+    let (_following, inbox) = bus.follow(0, &user).await;
+
+    let mut open = bus.database.pool().begin().await.unwrap();
+    let publish = "SELECT id FROM bus_publish_v1($1, $2, 1, 1, false, '{}', '{}', NULL)";
+    let id: i64 = sqlx::query_scalar(publish)
+        .bind(user.as_str())
+        .bind(late.as_uuid())
+        .fetch_one(&mut *open)
+        .await
+        .unwrap();
+    assert_eq!(id, 2);
+    let (publisher, owner) = (Arc::clone(&bus.publisher), user.clone());
+    let waiting =
+        tokio::spawn(async move { publisher.publish(&owner, &progress(early, 1, 2)).await.unwrap() });
+    // Once this one is through, the other has long had its turn to overtake.
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    bus.until(waits, |waiting| waiting > 0).await;
+    bus.publish(&other, TaskId::generate(), 1).await;
+    assert!(!waiting.is_finished());
+    open.commit().await.unwrap();
+
+    let Published::Appended(position) = waiting.await.unwrap() else { panic!("a repeat") };
+    assert_eq!(position.id.major, 3);
+    let after_late = |inbox: &Collector| inbox.entries().iter().any(|entry| entry.position.id.major == 3);
+    inbox.wait_until("the one that waited", after_late).await;
+    let ids: Vec<_> = inbox.entries().iter().map(|entry| entry.position.id.major).collect();
+    assert!(ids.ends_with(&[2, 3]), "{ids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_trimmed_by_count_and_the_gap_is_told() {
+    let postgres = Postgres::start().unwrap();
+    let config = BusConfig { entries_max: 10, stream_ttl: Duration::from_secs(4), ..listening() };
+    let bus = Bus::start(&postgres, &BusConfig { retention: Duration::from_secs(3600), ..config }).await;
+    let (user, task) = (user("count"), TaskId::generate());
+    let start = bus.feeds[0].head(&user).await.unwrap();
+    let (_following, inbox) = bus.follow(0, &user).await;
+    for seq in 1..=50 {
+        bus.publish(&user, task, seq).await;
+    }
+    inbox.wait_for(50).await;
+    bus.until(EVENTS, |events| events <= 10).await;
+    let replay = bus.feeds[1].replay(&user, &start, 100).await.unwrap();
+    assert!(matches!(replay, milepost::bus::Replay::Lost(milepost::bus::Loss::Trimmed)), "{replay:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_and_idle_goes_unless_somebody_watches() {
+    let postgres = Postgres::start().unwrap();
+    let ttl = Duration::from_secs(1);
+    let bus = Bus::start(&postgres, &BusConfig { retention: ttl, stream_ttl: ttl, ..listening() }).await;
+    let (idle, watched) = (user("idle"), user("watched"));
+    let (_following, inbox) = bus.follow(0, &watched).await;
+    for user in [&idle, &watched] {
+        bus.publish(user, TaskId::generate(), 1).await;
+    }
+    let position = inbox.wait_for(1).await[0].position.clone();
+    bus.until(EVENTS, |events| events == 0).await;
+    bus.until(LIVE, |tasks| tasks == 0).await;
+    bus.until(STREAMS, |streams| streams == 1).await;
+    let head = bus.feeds[1].head(&watched).await.unwrap();
+    assert_eq!(head, position, "a watched stream keeps its epoch");
+    assert!(inbox.losses().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_task_ends_with_the_last_follower_after_a_soft_stop() {
+    let postgres = Postgres::start().unwrap();
+    let (lifecycle, database) = (Lifecycle::new(), migrated(&postgres).await);
+    let feed = PostgresFeed::start(database, &listening(), &lifecycle);
+    let inbox = Collector::new();
+    let following = feed.follow(&user("last"), inbox).await.unwrap();
+    lifecycle.stop();
+    tokio::time::timeout(PATIENCE, async {
+        while !feed.health().ready {
+            tokio::task::yield_now().await
+        }
+    })
+    .await
+    .expect("it reads on while a socket is open");
+    drop(following);
+    tokio::time::timeout(PATIENCE, lifecycle.shut_down(Duration::from_secs(3600))).await.unwrap();
+    assert!(!feed.health().ready);
+    assert!(feed.follow(&user("late"), Collector::new()).await.is_err());
+}
