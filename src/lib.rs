@@ -6,6 +6,7 @@
 //!
 //! * core: [`task`]
 //! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]
+//! * roles: [`worker`]
 //! * shared plumbing of backends: [`postgres`]
 //! * a cluster to try things on: [`simulator`]
 //! * roles: [`gateway`], on connections of [`http`]
@@ -28,6 +29,7 @@ pub mod store;
 pub mod task;
 pub mod telemetry;
 pub mod tickets;
+pub mod worker;
 
 /// Any error, for `source()` chains across a port.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -1,0 +1,177 @@
+//! Carries a task's events to the bus, one at a time.
+//!
+//! The first event after a pause goes at once; under load the pause between events follows the cost of a publish, at
+//! most `flush_interval`, so that a slow bus gets fewer and fuller events. A publish whose outcome is unknown is
+//! repeated as it was. Nothing here holds up items or the record. Not here: what an event says ([`super::progress`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::backoff::Backoff;
+use super::lease::{Held, Order};
+use super::reporter::Reporter;
+use crate::bus::{BusError, Published};
+use crate::task::{Event, UserId};
+
+/// Longest wait for the bus to take one event.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(3);
+/// Pause between events that costs watchers nothing they could see, however fast the bus is.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// An event may take the bus this share of the time: one part publishing, four parts pause.
+const PAUSE_PER_PUBLISH: u32 = 4;
+/// How often long items are looked for; one that is in work for two looks is told of as running.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// At the end of an attempt: how long an absent bus may hold it up. What was not told by then is in the record.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// What came of one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// There was nothing to publish, or we may not.
+    Nothing,
+    /// An event is in the stream.
+    Sent,
+    /// The bus is away; the same event is due again.
+    Failed,
+}
+
+/// Publishes the events of one task.
+pub(super) struct Publishing<'a> {
+    worker: &'a Shared,
+    held: &'a Held,
+    reporter: &'a Reporter,
+    owner: &'a UserId,
+    backoff: Backoff,
+    pause: Duration,
+}
+
+impl<'a> Publishing<'a> {
+    pub(super) fn new(worker: &'a Shared, held: &'a Held, reporter: &'a Reporter, owner: &'a UserId) -> Self {
+        let (backoff, pause) = (Backoff::of_backend(), Duration::ZERO);
+        Self { worker, held, reporter, owner, backoff, pause }
+    }
+
+    /// Publishes the first event, which shuts an older attempt out. An absent bus does not keep us from working:
+    /// the event then goes out first when it is back.
+    pub(super) async fn open(&mut self) {
+        let _ = self.step().await;
+    }
+
+    /// Publishes until `close`, then what is left, as far as the bus takes it in time.
+    pub(super) async fn run(&mut self, close: &CancellationToken) {
+        let mut look = interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !close.is_cancelled() {
+            tokio::select! {
+                () = close.cancelled() => {}
+                () = self.reporter.news.notified() => self.publish_news(close).await,
+                _ = look.tick() => if self.reporter.tick() { self.publish_news(close).await },
+            }
+        }
+        self.drain().await;
+    }
+
+    /// Publishes what is left, as far as the bus takes it in time.
+    pub(super) async fn drain(&mut self) {
+        let all = async {
+            loop {
+                match self.step().await {
+                    Step::Nothing => break,
+                    Step::Sent => {}
+                    Step::Failed => sleep(self.pause).await,
+                }
+            }
+        };
+        let _ = timeout(DRAIN_MAX, all).await;
+    }
+
+    /// Publishes a committed terminal event. A failure costs time only: the relay publishes it from the outbox.
+    pub(super) async fn publish_terminal(&mut self, event: &Event) -> bool {
+        matches!(self.call(event).await, Ok(_) | Err(BusError::Fenced { .. }))
+    }
+
+    async fn publish_news(&mut self, close: &CancellationToken) {
+        // Items that end in the same instant share an event: let their lanes run first.
+        tokio::task::yield_now().await;
+        while !close.is_cancelled() && self.step().await != Step::Nothing {
+            tokio::select! {
+                () = close.cancelled() => {}
+                () = sleep(self.pause) => {}
+            }
+        }
+    }
+
+    /// Publishes the next event, if there is one, and sets the pause after it.
+    async fn step(&mut self) -> Step {
+        let event = self.reporter.next_event(self.worker.parts.clock.now());
+        let Some(event) = event.filter(|_| self.held.may_write()) else { return Step::Nothing };
+        let began = Instant::now();
+        match self.call(&event).await {
+            Ok(_) => {
+                self.sent(&event, began.elapsed());
+                Step::Sent
+            }
+            Err(BusError::Fenced { current }) => {
+                self.fenced(current);
+                Step::Nothing
+            }
+            Err(BusError::Unavailable { .. }) => {
+                self.pause = self.backoff.next();
+                Step::Failed
+            }
+        }
+    }
+
+    async fn call(&self, event: &Event) -> Result<Published, BusError> {
+        let reply = timeout(PUBLISH_DEADLINE, self.worker.parts.publisher.publish(self.owner, event)).await;
+        let late = |late| Err(BusError::Unavailable { doing: "publishing", source: Box::new(late) });
+        let result = reply.unwrap_or_else(late);
+        match &result {
+            Ok(_) => {
+                self.worker.bus.over();
+                self.worker.parts.metrics.events_published.inc();
+            }
+            Err(BusError::Fenced { .. }) => {}
+            Err(error) => {
+                self.worker.bus.failed(error);
+                self.worker.parts.metrics.publish_errors.inc();
+            }
+        }
+        result
+    }
+
+    fn sent(&mut self, event: &Arc<Event>, took: Duration) {
+        self.reporter.published(event.seq);
+        self.backoff.reset();
+        self.pause = pause(took, self.worker.parts.config.flush_interval);
+    }
+
+    fn fenced(&self, current: crate::task::Attempt) {
+        self.worker.parts.metrics.fenced_writes.inc();
+        tracing::warn!(task.id = %self.held.fence.task, task.attempt = %self.held.fence.attempt, %current,
+            "another attempt publishes; stopping");
+        self.held.give(Order::Stop);
+    }
+}
+
+/// The pause after a publish that took so long.
+fn pause(took: Duration, most: Duration) -> Duration {
+    (took * PAUSE_PER_PUBLISH).max(PAUSE_MIN).min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_follows_the_cost_of_a_publish_within_bounds() {
+        let most = Duration::from_millis(10);
+        let after = |us| pause(Duration::from_micros(us), most).as_micros();
+        assert_eq!([0, 100, 500, 2_000, 9_000].map(after), [1_000, 1_000, 2_000, 8_000, 10_000]);
+        assert_eq!(pause(Duration::from_secs(1), Duration::ZERO), Duration::ZERO);
+    }
+}

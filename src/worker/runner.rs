@@ -1,0 +1,192 @@
+//! One claimed task, from its first event to its end: finished, handed over, let go, or dropped.
+//!
+//! The first event shuts an older attempt out of the bus before anything is done. Then three things run side by side
+//! and never wait for each other: lanes work on items, the publisher tells the watchers, the recorder keeps the
+//! results. When the lanes are through, what is left is recorded, then told, and only then the task is ended. When the
+//! task is not ours any more all of it is dropped where it stands. Not here: who claims ([`super::claimer`]).
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::backoff::full_jitter;
+use super::ending::Ending;
+use super::item::crash_message;
+use super::lanes::{Lanes, Queue};
+use super::lease::{Held, Order, lock};
+use super::publisher::Publishing;
+use super::recorder::Recording;
+use super::reporter::Reporter;
+use crate::action::{Action, ActionError};
+use crate::store::{Claim, Task};
+use crate::task::{EventKind, ItemOutcome, ItemResult, Status};
+
+/// A task in hand, with what is left to do.
+pub(super) struct Runner {
+    worker: Arc<Shared>,
+    held: Arc<Held>,
+    task: Task,
+    reporter: Arc<Reporter>,
+    queue: Queue,
+}
+
+impl Runner {
+    pub(super) fn new(worker: Arc<Shared>, held: Arc<Held>, claim: Claim) -> Self {
+        let batch = worker.parts.config.record_batch;
+        let reporter = Reporter::new(claim.task.clone(), batch, worker.parts.metrics.clone());
+        let queue = Arc::new(Mutex::new(VecDeque::from(claim.pending)));
+        Self { worker, held, task: claim.task, reporter: Arc::new(reporter), queue }
+    }
+
+    /// Runs the task as far as it may be run here. Dropped work is taken up by the next attempt.
+    pub(super) async fn run(self) {
+        let (hard, held) = (self.worker.hard.clone(), Arc::clone(&self.held));
+        tokio::select! {
+            biased;
+            () = hard.cancelled() => {}
+            () = held.stopped() => {}
+            () = self.drive() => {}
+        }
+    }
+
+    async fn drive(self) {
+        let mut publishing = Publishing::new(&self.worker, &self.held, &self.reporter, &self.task.owner);
+        publishing.open().await;
+        let recording = Recording::new(&self.worker, &self.held, &self.reporter, self.task.counts);
+        let worked = CancellationToken::new();
+        let work = async {
+            let failure = self.work().await;
+            worked.cancel();
+            failure
+        };
+        let (failure, (), recorded) = tokio::join!(work, publishing.run(&worked), recording.run(&worked));
+        let ending =
+            Ending { worker: &self.worker, held: &self.held, reporter: &self.reporter, task: &self.task };
+        ending.end(recorded, failure, &mut publishing).await;
+    }
+
+    /// Brings every item to a result, or stops where the orders say so. Returns why the task itself failed.
+    async fn work(&self) -> Option<String> {
+        let failure = match self.prepare().await {
+            Some(Ok(action)) => {
+                self.run_lanes(&action).await;
+                None
+            }
+            Some(Err(message)) => {
+                self.settle(&ItemOutcome::failed(&message)).await;
+                Some(message)
+            }
+            None => {
+                self.tell(self.held.order());
+                None
+            }
+        };
+        if self.held.order() == Order::Cancel {
+            self.settle(&ItemOutcome::Cancelled).await;
+        }
+        failure
+    }
+
+    /// Makes the action ready. `None` when an order came first; an error is a sentence for the user.
+    async fn prepare(&self) -> Option<Result<Arc<dyn Action>, String>> {
+        let mut orders = self.held.orders();
+        tokio::select! {
+            biased;
+            _ = orders.wait_for(|order| *order != Order::Run) => None,
+            action = self.prepare_with_retries() => Some(action),
+        }
+    }
+
+    async fn prepare_with_retries(&self) -> Result<Arc<dyn Action>, String> {
+        let config = &self.worker.parts.config;
+        let mut failures = 0;
+        loop {
+            failures += 1;
+            let (message, retry_after) = match self.prepare_once().await {
+                Ok(action) => return Ok(action),
+                Err(ActionError::Permanent { message }) => return Err(message),
+                Err(ActionError::Transient { message, retry_after }) => (message, retry_after),
+            };
+            let jitter = full_jitter(config.retry_base, config.retry_max, failures, rand::random());
+            let wait = jitter.max(retry_after.unwrap_or_default());
+            if failures >= u32::from(config.item_tries) || wait > config.item_timeout {
+                return Err(message);
+            }
+            sleep(wait).await;
+        }
+    }
+
+    async fn prepare_once(&self) -> Result<Arc<dyn Action>, ActionError> {
+        let prepare = AssertUnwindSafe(self.worker.parts.actions.prepare(&self.task)).catch_unwind();
+        match timeout(self.worker.parts.config.item_timeout, prepare).await {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(panic)) => Err(ActionError::permanent(crash_message(panic.as_ref()))),
+            Err(_) => Err(ActionError::transient("the cluster did not answer in time")),
+        }
+    }
+
+    /// Runs the lanes until all have ended, and tells the watchers of orders that come meanwhile.
+    async fn run_lanes(&self, action: &Arc<dyn Action>) {
+        let lanes = Lanes {
+            worker: Arc::clone(&self.worker),
+            held: Arc::clone(&self.held),
+            reporter: Arc::clone(&self.reporter),
+            queue: Arc::clone(&self.queue),
+        };
+        let mut orders = self.held.orders();
+        let mut running = lanes.start(&self.task, action);
+        let mut grace_end = None;
+        self.tell(*orders.borrow_and_update());
+        loop {
+            tokio::select! {
+                ended = running.join_next() => if ended.is_none() { return },
+                Ok(()) = orders.changed() => self.obey(&mut orders, &mut grace_end),
+                () = sleep_until(grace_end.unwrap_or_else(Instant::now)), if grace_end.is_some() => {
+                    give_up(&mut running, self);
+                    grace_end = None;
+                }
+            }
+        }
+    }
+
+    fn obey(&self, orders: &mut watch::Receiver<Order>, grace_end: &mut Option<Instant>) {
+        let order = *orders.borrow_and_update();
+        self.tell(order);
+        if order == Order::HandOver {
+            *grace_end = Some(Instant::now() + self.worker.parts.config.grace);
+        }
+    }
+
+    /// Tells the watchers what a user asked for.
+    fn tell(&self, order: Order) {
+        match order {
+            Order::LetGo => self.reporter.say(EventKind::Paused, Status::Paused, None),
+            Order::Cancel => self.reporter.say(EventKind::Cancelling, Status::Cancelling, None),
+            Order::Run | Order::HandOver | Order::Stop => {}
+        }
+    }
+
+    /// Gives every item that no lane took the same result, without running it.
+    async fn settle(&self, outcome: &ItemOutcome) {
+        let finished_at = self.worker.parts.clock.now();
+        loop {
+            self.reporter.room().await;
+            let Some((index, name)) = lock(&self.queue).pop_front() else { return };
+            let outcome = outcome.clone();
+            self.reporter.finished(ItemResult { index, name, outcome, tries: 0, finished_at });
+        }
+    }
+}
+
+/// Drops the items in flight after the grace time; the next attempt runs them again.
+fn give_up(running: &mut JoinSet<()>, runner: &Runner) {
+    tracing::warn!(task.id = %runner.task.id, lanes = running.len(), "the grace time of items in flight is over");
+    running.abort_all();
+}
