@@ -6,7 +6,7 @@
 //!
 //! * core: [`task`]
 //! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]
-//! * roles: [`worker`]
+//! * roles: [`worker`] · [`maintenance`]
 //! * shared plumbing of backends: [`postgres`]
 //! * a cluster to try things on: [`simulator`]
 //! * roles: [`gateway`], on connections of [`http`]
@@ -22,6 +22,7 @@ pub mod dispatch;
 pub mod gateway;
 pub mod http;
 pub mod lifecycle;
+pub mod maintenance;
 pub mod postgres;
 pub mod redis;
 pub mod simulator;

@@ -1,0 +1,298 @@
+//! Does duties on time, in the one replica that leads. Knows none of them.
+//!
+//! Before every round it takes or keeps the lead. The duties that are due then run side by side, each with a deadline;
+//! one that fails or is late is logged once per outage and due again as usual. Not here: what a duty does.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::BoxError;
+use crate::store::Leadership;
+use crate::telemetry::metrics::Kind;
+use crate::telemetry::{Metrics, Outage};
+
+/// Longest time one run of a duty may take.
+const DUTY_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for an answer about the lead.
+const LEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// Shortest pause between rounds, whatever the duties ask for.
+const ROUND_MIN: Duration = Duration::from_millis(10);
+
+/// Something that must be done again and again, by one replica at a time.
+#[async_trait]
+pub trait Duty: Send + Sync + 'static {
+    /// Its name in logs and metrics, `snake_case`.
+    fn name(&self) -> &'static str;
+
+    /// The pause between two runs.
+    fn interval(&self) -> Duration;
+
+    /// Does what is due now and returns how much that was. Idempotent, bounded, and safe to drop at any point.
+    ///
+    /// # Errors
+    /// Whatever kept it from doing all of it; it is run again at its next time.
+    async fn run(&self) -> Result<u64, BoxError>;
+
+    /// This replica does not lead, or not any more.
+    fn rest(&self) {}
+}
+
+/// Runs duties while this replica leads.
+pub struct Driver {
+    leadership: Arc<dyn Leadership>,
+    duties: Vec<Slot>,
+    lead: Outage,
+    leads: bool,
+    metrics: Metrics,
+}
+
+struct Slot {
+    duty: Box<dyn Duty>,
+    outage: Outage,
+    due: Instant,
+}
+
+/// A duty that panicked or was late. Its own errors pass through as they are.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("took longer than {DUTY_DEADLINE:?}")]
+    Late,
+    #[error("panicked")]
+    Panicked,
+}
+
+impl Driver {
+    /// A driver that has not begun. Every duty is due at once.
+    #[must_use]
+    pub fn new(leadership: Arc<dyn Leadership>, duties: Vec<Box<dyn Duty>>, metrics: Metrics) -> Self {
+        let now = Instant::now();
+        let slot = |duty: Box<dyn Duty>| {
+            let _ = metrics.upkeep.get_or_create(&Kind { kind: duty.name() });
+            Slot { outage: Outage::of(duty.name()), duty, due: now }
+        };
+        let duties = duties.into_iter().map(slot).collect();
+        Self { leadership, duties, lead: Outage::of("taking the lead"), leads: false, metrics }
+    }
+
+    /// Works until `stop`, then gives the lead back.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let next = self.duties.iter().map(|slot| slot.due).min();
+            let next = next.unwrap_or_else(Instant::now).max(Instant::now() + ROUND_MIN);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = sleep_until(next) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.round() => {}
+            }
+        }
+        if self.leads {
+            let _ = timeout(LEAD_DEADLINE, self.leadership.step_down()).await;
+        }
+    }
+
+    /// Does what is due if this replica leads, and sets the next times either way.
+    async fn round(&mut self) {
+        let now = Instant::now();
+        if self.leads().await {
+            let due = self.duties.iter().filter(|slot| slot.due <= now);
+            join_all(due.map(|slot| slot.run(&self.metrics))).await;
+        } else {
+            self.duties.iter().for_each(|slot| slot.duty.rest());
+        }
+        for slot in self.duties.iter_mut().filter(|slot| slot.due <= now) {
+            slot.due = Instant::now() + slot.duty.interval();
+        }
+    }
+
+    async fn leads(&mut self) -> bool {
+        let led = self.leads;
+        self.leads = match timeout(LEAD_DEADLINE, self.leadership.lead()).await {
+            Ok(Ok(leads)) => {
+                self.lead.over();
+                leads
+            }
+            Ok(Err(error)) => {
+                self.lead.failed(&error);
+                false
+            }
+            Err(late) => {
+                self.lead.failed(&late);
+                false
+            }
+        };
+        if led != self.leads {
+            tracing::info!(leads = self.leads, "the lead of maintenance changed");
+        }
+        self.leads
+    }
+}
+
+impl Slot {
+    async fn run(&self, metrics: &Metrics) {
+        let run = AssertUnwindSafe(self.duty.run()).catch_unwind();
+        let done = match timeout(DUTY_DEADLINE, run).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => Err(Broken::Panicked.into()),
+            Err(_) => Err(Broken::Late.into()),
+        };
+        match done {
+            Ok(count) => {
+                self.outage.over();
+                metrics.upkeep.get_or_create(&Kind { kind: self.duty.name() }).inc_by(count);
+            }
+            Err(error) => self.outage.failed(error.as_ref()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use super::*;
+    use crate::store::StoreError;
+
+    #[derive(Default)]
+    struct Throne {
+        free: AtomicBool,
+        away: AtomicBool,
+        given_back: AtomicU32,
+    }
+
+    #[async_trait]
+    impl Leadership for Throne {
+        async fn lead(&self) -> Result<bool, StoreError> {
+            let away = StoreError::Unavailable { doing: "leading", source: "cut".into() };
+            if self.away.load(Ordering::SeqCst) { Err(away) } else { Ok(self.free.load(Ordering::SeqCst)) }
+        }
+
+        async fn step_down(&self) {
+            self.given_back.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[derive(Default)]
+    struct Counter {
+        runs: AtomicU32,
+        rests: AtomicU32,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Way {
+        Well,
+        Fails,
+        Panics,
+        Hangs,
+    }
+
+    struct Chore(&'static str, u64, Way, Arc<Counter>);
+
+    #[async_trait]
+    impl Duty for Chore {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+        fn interval(&self) -> Duration {
+            Duration::from_secs(self.1)
+        }
+        async fn run(&self) -> Result<u64, BoxError> {
+            self.3.runs.fetch_add(1, Ordering::SeqCst);
+            match self.2 {
+                Way::Well => Ok(2),
+                Way::Fails => Err("on purpose".into()),
+                Way::Panics => panic!("on purpose"),
+                Way::Hangs => std::future::pending().await,
+            }
+        }
+        fn rest(&self) {
+            self.3.rests.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    struct Setup {
+        throne: Arc<Throne>,
+        metrics: Metrics,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    fn start(free: bool, chores: Vec<Chore>) -> Setup {
+        let throne = Arc::new(Throne { free: AtomicBool::new(free), ..Throne::default() });
+        let (metrics, stop) = (Metrics::new(), CancellationToken::new());
+        let duties = chores.into_iter().map(|chore| Box::new(chore) as Box<dyn Duty>).collect();
+        let driver = Driver::new(Arc::clone(&throne) as Arc<dyn Leadership>, duties, metrics.clone());
+        let task = tokio::spawn(driver.run(stop.clone()));
+        Setup { throne, metrics, stop, task }
+    }
+
+    fn runs(counter: &Counter) -> u32 {
+        counter.runs.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn duties_run_at_their_own_pace_and_are_counted() {
+        let (quick, slow) = (Arc::<Counter>::default(), Arc::<Counter>::default());
+        let chores = vec![
+            Chore("quick", 1, Way::Well, Arc::clone(&quick)),
+            Chore("slow", 60, Way::Well, Arc::clone(&slow)),
+        ];
+        let setup = start(true, chores);
+        tokio::time::sleep(Duration::from_secs(119)).await;
+        assert!((115..=120).contains(&runs(&quick)), "{}", runs(&quick));
+        assert_eq!(runs(&slow), 2);
+        assert_eq!(setup.metrics.upkeep.get_or_create(&Kind { kind: "slow" }).get(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_leader_works_and_it_steps_down_at_the_stop() {
+        let counter = Arc::<Counter>::default();
+        let setup = start(false, vec![Chore("chore", 1, Way::Well, Arc::clone(&counter))]);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(runs(&counter), 0);
+        assert!(counter.rests.load(Ordering::SeqCst) > 5);
+        setup.throne.free.store(true, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(runs(&counter) >= 4);
+        setup.stop.cancel();
+        setup.task.await.unwrap();
+        assert_eq!(setup.throne.given_back.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_lead_is_no_lead() {
+        let counter = Arc::<Counter>::default();
+        let setup = start(true, vec![Chore("chore", 1, Way::Well, Arc::clone(&counter))]);
+        setup.throne.away.store(true, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(runs(&counter), 0);
+        setup.stop.cancel();
+        setup.task.await.unwrap();
+        assert_eq!(setup.throne.given_back.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_duty_that_fails_panics_or_hangs_is_tried_again_and_stops_no_other() {
+        let counters: [Arc<Counter>; 4] = Default::default();
+        let ways =
+            [("fails", Way::Fails), ("panics", Way::Panics), ("hangs", Way::Hangs), ("well", Way::Well)];
+        let chores = ways
+            .iter()
+            .zip(&counters)
+            .map(|((name, way), counter)| Chore(name, 1, *way, Arc::clone(counter)));
+        let setup = start(true, chores.collect());
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert!(counters.iter().all(|counter| runs(counter) >= 3));
+        setup.stop.cancel();
+        setup.task.await.unwrap();
+    }
+}

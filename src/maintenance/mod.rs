@@ -1,0 +1,80 @@
+//! The maintenance role: what must happen to tasks that no worker holds.
+//!
+//! Every replica with this role runs it; one leads and does the duties, the others wait. Each duty is idempotent, takes
+//! no input, and reports a count, so a lost lead, a crash or two leaders for a moment do no harm. Lapsed tasks need no
+//! rescue of their own: they are claimable as they are, and the reconciler rings for them.
+//!
+//! Reading order: [`driver`] (when) · `rescuer` · `relay` · `reconciler` · `pruner` · `gauges` (what).
+
+pub mod driver;
+mod gauges;
+mod pruner;
+mod reconciler;
+mod relay;
+mod rescuer;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::bus::Publisher;
+use crate::config::MaintenanceConfig;
+use crate::dispatch::Dispatcher;
+use crate::lifecycle::Lifecycle;
+use crate::store::{Leadership, UpkeepStore};
+use crate::telemetry::Metrics;
+
+use driver::{Driver, Duty};
+use gauges::Gauges;
+use pruner::Pruner;
+use reconciler::Reconciler;
+use relay::Relay;
+use rescuer::Rescuer;
+
+/// What maintenance needs.
+pub struct Parts {
+    /// The record.
+    pub store: Arc<dyn UpkeepStore>,
+    /// Picks the one replica that works.
+    pub leadership: Arc<dyn Leadership>,
+    /// The writing side of the bus.
+    pub publisher: Arc<dyn Publisher>,
+    /// Wake-ups.
+    pub dispatcher: Arc<dyn Dispatcher>,
+    /// Where work is counted.
+    pub metrics: Metrics,
+    /// Settings.
+    pub config: MaintenanceConfig,
+    /// Duties of the backends in use, such as the reaper of dead readers.
+    pub extra: Vec<Box<dyn Duty>>,
+}
+
+/// Starts maintenance on `life` and returns. It works until the soft stop, then gives the lead back.
+pub fn run(parts: Parts, life: &Lifecycle) {
+    let Parts { store, leadership, publisher, dispatcher, metrics, config, extra } = parts;
+    let mut duties: Vec<Box<dyn Duty>> = vec![
+        Box::new(Rescuer { store: Arc::clone(&store), interval: config.interval }),
+        Box::new(Relay {
+            store: Arc::clone(&store),
+            publisher,
+            age: config.outbox_age,
+            interval: config.interval,
+        }),
+        Box::new(Reconciler::new(Arc::clone(&store), dispatcher, config.interval)),
+        Box::new(Pruner {
+            store: Arc::clone(&store),
+            age: config.retention,
+            interval: config.prune_interval,
+        }),
+        Box::new(Gauges {
+            store,
+            metrics: metrics.clone(),
+            interval: config.interval.max(gauges::INTERVAL_MIN),
+        }),
+    ];
+    duties.extend(extra);
+    let driver = Driver::new(leadership, duties, metrics);
+    let soft = life.soft().clone();
+    life.spawn("maintenance", driver.run(soft));
+}
