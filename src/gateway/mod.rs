@@ -231,7 +231,7 @@ fn router(shared: Arc<Shared>) -> Router {
     let endless = Router::new().route("/live/ws", get(live::ws)).route("/live/sse", get(live::events));
     let app = Router::new()
         .nest("/api/v1", bounded.merge(endless))
-        // The dashboard's pages go here: `.merge(routes::dashboard::router())`.
+        .merge(routes::dashboard::router())
         .fallback(|| async { ApiError::NotFound("there is nothing at this address") })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .with_state(shared);

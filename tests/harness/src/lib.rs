@@ -4,12 +4,14 @@
 //! dropped, and also when the process that started it dies, however it dies. [`hub`] starts a whole Milepost of real
 //! processes; nothing here knows its code.
 
+pub mod chromium;
 pub mod hub;
 pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod redis;
 
+pub use chromium::Chromium;
 pub use hub::{Hub, HubMode, HubSpec, Replica};
 pub use postgres::Postgres;
 pub use process::Process;

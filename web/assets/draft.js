@@ -1,0 +1,78 @@
+// What the submit form means: from its values to a request, and from a fault in the answer back to a field. Pure.
+
+export const ACTIONS = {
+  cordon: { word: "Cordon", help: "Marks nodes unschedulable. Running pods stay.", parameters: null },
+  uncordon: { word: "Uncordon", help: "Makes nodes schedulable again.", parameters: null },
+  label: { word: "Label", help: "Sets labels on nodes.", parameters: "labels", overwrite: true },
+  unlabel: { word: "Remove labels", help: "Removes labels from nodes, by key.", parameters: "keys" },
+  taint: { word: "Taint", help: "Sets taints on nodes. NoExecute evicts running pods.", parameters: "taints", overwrite: true },
+  untaint: { word: "Remove taints", help: "Removes taints from nodes, by key and effect.", parameters: "taints" },
+};
+
+export const actionWord = (action) => ACTIONS[action]?.word ?? action.charAt(0).toUpperCase() + action.slice(1);
+
+const filled = (row) => Object.values(row).some((value) => value !== "");
+
+/** The parameters of an action from the form's rows `{key, value, effect}`. Rows left empty do not count. */
+export function parametersOf(action, rows, overwrite) {
+  const used = rows.filter((row) => filled({ key: row.key, value: row.value ?? "" }));
+  const more = ACTIONS[action].overwrite ? { overwrite } : {};
+  switch (action) {
+    case "label":
+      return { labels: Object.fromEntries(used.map((row) => [row.key, row.value])), ...more };
+    case "unlabel":
+      return { keys: used.map((row) => row.key) };
+    case "taint":
+      return { taints: used.map(({ key, value, effect }) => ({ key, value, effect })), ...more };
+    case "untaint":
+      return { taints: used.map(({ key, effect }) => (effect ? { key, effect } : { key })) };
+    default:
+      return {};
+  }
+}
+
+const whole = (text) => (text === "" ? undefined : Number(text));
+
+/** The body of a submit. */
+export function bodyOf({ cluster, nodes, action, rows, overwrite, reason, priority, concurrency }) {
+  return {
+    cluster_name: cluster,
+    node_names: nodes,
+    reason: reason.trim() || undefined,
+    priority: whole(priority),
+    concurrency: whole(concurrency),
+    ...parametersOf(action, rows, overwrite),
+  };
+}
+
+/** Faults that need no server to be found, so that the usual slips are answered at once. */
+export function faultsOf({ cluster, nodes, action, rows }) {
+  const faults = [];
+  const add = (field, reason) => faults.push({ field, reason });
+  const kind = ACTIONS[action].parameters;
+  const used = rows.filter((row) => filled({ key: row.key, value: row.value ?? "" }));
+  if (!cluster) add("cluster_name", "choose a cluster");
+  if (nodes.length === 0) add("node_names", "select at least one node");
+  if (kind && used.length === 0) add(kind, `give at least one ${kind === "taints" ? "taint" : kind === "keys" ? "key" : "label"}`);
+  if (kind && used.some((row) => row.key === "")) add(kind, "every row needs a key");
+  if (action === "label" && new Set(used.map((row) => row.key)).size < used.length) add(kind, "a label key is given twice");
+  return faults;
+}
+
+const FIELDS = ["cluster_name", "node_names", "reason", "priority", "concurrency", "labels", "keys", "taints", "overwrite"];
+const OTHER_NAMES = { cluster: "cluster_name", items: "node_names" };
+
+/** The form field that a fault belongs to, or `null` for the form as a whole. */
+export function fieldOf(fault) {
+  const path = fault.field.replace(/^parameters\./, "");
+  const head = path.split(/[.[]/, 1)[0];
+  const name = OTHER_NAMES[head] ?? head;
+  return FIELDS.includes(name) ? name : null;
+}
+
+/** A fault as a sentence: what it is about inside its field, then the reason. */
+export function wordsOf(fault) {
+  const path = fault.field.replace(/^parameters\./, "");
+  const inner = path.replace(/^\w+\.?/, "");
+  return inner === "" ? fault.reason : `${inner} ${fault.reason}`;
+}

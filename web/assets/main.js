@@ -1,0 +1,267 @@
+// Puts the dashboard together: session, connection, store and views, and which view the address asks for.
+
+import { Api } from "./api.js";
+import { h, perFrame, show } from "./dom.js";
+import { actionWord } from "./draft.js";
+import { number, plural, statusWord } from "./format.js";
+import * as pace from "./pace.js";
+import { Session } from "./session.js";
+import { LiveConnection } from "./socket.js";
+import { Store, isTerminal, pending } from "./store.js";
+import { showConnection, showTheme, topBar } from "./views/top.js";
+import { TaskList } from "./views/list.js";
+import { announce, toast } from "./views/parts.js";
+import { SignIn } from "./views/signin.js";
+import { SubmitPage } from "./views/submit.js";
+import { TaskPanel } from "./views/task.js";
+
+const OLDER_PAGE = 50;
+const OLDER_MAX = 200;
+const TICK_MS = 1_000;
+/** With fewer finished tasks than this in a snapshot, there are no older ones to load. */
+const OLDER_FROM = 10;
+/** A watched task's progress is said to screen readers in steps of this many percent. */
+const SAY_STEP = 10;
+/** A connection that comes back at once is not worth a word. */
+const SAY_LOST_FROM = 3;
+
+class Dashboard {
+  #session = new Session();
+  #store = new Store();
+  #api = new Api(() => this.#session.token, () => this.#askToken("The token is no longer accepted."));
+  #samples = new Map();
+  #asked = new Set();
+  #phase = "idle";
+  #lost = false;
+  #said = { id: null, step: 0 };
+  #render = perFrame(() => this.#paint());
+
+  constructor() {
+    const rateOf = (id) => this.#rateOf(id);
+    const onForbidden = () => this.#forbid();
+    this.list = new TaskList({ store: this.#store, rateOf, older: () => this.#older(OLDER_PAGE) });
+    this.panel = new TaskPanel({ store: this.#store, api: this.#api, rateOf, mayChange: () => this.#session.mayChange, onForbidden });
+    this.submit = new SubmitPage({ api: this.#api, onForbidden, onDone: (task) => this.#submitted(task) });
+    this.signIn = new SignIn((token) => this.#signedIn(token));
+    this.board = h("div.board", { hidden: true }, this.list.node, this.panel.node);
+    document.getElementById("main").append(this.board, this.submit.node, this.signIn.node);
+    this.live = new LiveConnection({
+      ticket: () => this.#api.ticket(),
+      address: (ticket) => this.#address(ticket),
+      busy: () => this.#store.list().some((task) => task.status === "running" || task.status === "cancelling"),
+      onFrame: (frame) => this.#frame(frame),
+      onState: (state) => this.#connection(state),
+      onDenied: () => this.#askToken("The token is no longer accepted."),
+    });
+    this.top = topBar({ onConnection: () => this.#reconnect(), onSignOut: () => this.#signOut() });
+  }
+
+  start() {
+    showTheme();
+    addEventListener("hashchange", () => this.#route());
+    addEventListener("keydown", (event) => this.#shortcut(event));
+    setInterval(() => this.#tick(), TICK_MS);
+    if (this.#session.token) this.#begin();
+    else this.#askToken("");
+  }
+
+  #begin() {
+    this.signIn.close();
+    this.#permit();
+    this.#route();
+    this.live.start();
+  }
+
+  #permit() {
+    show(this.list.submit, this.#session.mayChange);
+    show(this.top.signOut, Boolean(this.#session.token));
+    this.top.signOut.title = this.#session.user ? `Sign out ${this.#session.user}` : "Sign out";
+  }
+
+  #forbid() {
+    this.#session.refuseChanges();
+    this.#permit();
+    this.#render();
+  }
+
+  // Signing in and out.
+
+  #signedIn(token) {
+    this.#session.signIn(token);
+    this.#begin();
+  }
+
+  #askToken(why) {
+    this.#session.signOut();
+    this.live.stop();
+    this.#permit();
+    for (const node of [this.board, this.submit.node]) show(node, false);
+    this.signIn.open(why);
+  }
+
+  /** Forgets everything of this user by starting over. */
+  #signOut() {
+    this.#session.signOut();
+    location.replace(location.pathname);
+  }
+
+  // The live connection.
+
+  #address(ticket) {
+    const address = new URL("/api/v1/live/ws", location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    address.searchParams.set("ticket", ticket);
+    if (this.#store.position) address.searchParams.set("position", this.#store.position);
+    return address.href;
+  }
+
+  #reconnect() {
+    this.live.hurry();
+    this.live.start();
+  }
+
+  #connection(state) {
+    const [before, after] = [this.#phase, state.phase];
+    this.#phase = after;
+    showConnection(this.top, state, Date.now());
+    if (after === "waiting" && state.failures === SAY_LOST_FROM) this.#sayLost(true);
+    if (before !== "open" && after === "open") this.#opened();
+    if (state.phase === "refused") toast(`The live connection has ended: ${state.reason}. Numbers may be old.`, "bad");
+  }
+
+  /** Progress flows again; what was read in pages may have changed meanwhile. */
+  #opened() {
+    this.panel.items.again();
+    this.#sayLost(false);
+  }
+
+  #sayLost(lost) {
+    if (this.#lost !== lost) announce(lost ? "Connection lost. Reconnecting." : "Connected again.");
+    this.#lost = lost;
+  }
+
+  #frame(frame) {
+    const before = frame.task_id ? this.#store.get(frame.task_id) : null;
+    const known = this.#store.list().length;
+    const { changed, gaps, replaced } = this.#store.apply(frame);
+    if (changed.length === 0) return;
+    const now = performance.now();
+    for (const id of changed) this.#samples.set(id, pace.sample(this.#samples.get(id) ?? [], now, this.#store.get(id).current));
+    if (replaced) this.#replaced(known);
+    else this.#event(frame, before, gaps.length > 0);
+    this.#render();
+  }
+
+  #event(event, before, gap) {
+    const task = this.#store.get(event.task_id);
+    if (event.task_id === this.panel.id) this.panel.onEvent(event, gap);
+    if (!before) this.#learn(event.task_id);
+    if (isTerminal(event.status)) this.#announceEnd(task);
+    else if (event.task_id === this.panel.id) this.#announceProgress(task);
+  }
+
+  /** A snapshot took the place of everything: read again what it does not hold. */
+  #replaced(known) {
+    for (const id of this.#samples.keys()) if (!this.#store.get(id)) this.#samples.delete(id);
+    this.panel.refresh();
+    const ended = this.#store.list().filter((task) => isTerminal(task.status)).length;
+    show(this.list.more, ended >= OLDER_FROM);
+    const missing = known - this.#store.list().length;
+    if (missing > 0) this.#older(Math.min(OLDER_MAX, missing));
+  }
+
+  /** Reads the words of a task of which only events were seen. Once per task. */
+  async #learn(id) {
+    if (this.#asked.has(id)) return;
+    this.#asked.add(id);
+    try {
+      this.#store.merge(await this.#api.task(id), true);
+      this.#render();
+    } catch {
+      // The events themselves are enough to show the task.
+    }
+  }
+
+  #announceProgress(task) {
+    const step = Math.floor((task.current * 100) / Math.max(1, task.total) / SAY_STEP);
+    if (this.#said.id === task.task_id && this.#said.step === step) return;
+    const first = this.#said.id !== task.task_id;
+    this.#said = { id: task.task_id, step };
+    if (!first) announce(`${number(task.current)} of ${plural(task.total, "node")} done`);
+  }
+
+  #announceEnd(task) {
+    const failed = task.failed > 0 ? `, ${plural(task.failed, "node")} failed` : "";
+    announce(`${actionWord(task.action)} on ${task.cluster}: ${statusWord(task.status)}${failed}`);
+  }
+
+  async #older(limit) {
+    this.list.older.disabled = true;
+    try {
+      const { tasks, next } = await this.#api.tasks({ before: this.#store.floor, limit });
+      this.#store.older(tasks, next);
+      show(this.list.more, Boolean(next));
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
+    this.list.older.disabled = false;
+    this.#render();
+  }
+
+  // What is shown.
+
+  #route() {
+    if (!this.#session.token) return;
+    const [, place = "", id = null] = location.hash.slice(1).split("/");
+    const submitting = place === "new" && this.#session.mayChange;
+    const chosen = place === "tasks" ? id : null;
+    show(this.board, !submitting);
+    this.board.classList.toggle("split", chosen !== null);
+    this.list.choose(chosen);
+    if (chosen !== this.panel.id) this.panel.show(chosen);
+    if (submitting) this.submit.open();
+    else this.submit.close();
+  }
+
+  #submitted(task) {
+    this.#store.merge(task, true);
+    this.#render();
+    location.hash = `#/tasks/${task.task_id}`;
+  }
+
+  #shortcut(event) {
+    const typing = event.target.closest("input, textarea, select, dialog");
+    if (event.ctrlKey || event.metaKey || event.altKey || typing || !this.#session.token) return;
+    if (event.key === "Escape" && this.panel.id) location.hash = "#/";
+    if (event.key === "n" && this.#session.mayChange) location.hash = "#/new";
+    if (event.key === "/" && !this.board.hidden) {
+      event.preventDefault();
+      this.list.search.focus();
+    }
+  }
+
+  #rateOf(id) {
+    return pace.rate(this.#samples.get(id) ?? [], performance.now());
+  }
+
+  #paint() {
+    this.list.render();
+    this.panel.render();
+    this.#summarise();
+  }
+
+  #tick() {
+    this.list.tick();
+    this.panel.tick();
+    showConnection(this.top, this.live.state, Date.now());
+  }
+
+  #summarise() {
+    const active = this.#store.list().filter((task) => !isTerminal(task.status));
+    const left = active.reduce((sum, task) => sum + pending(task), 0);
+    const words = active.length === 0 ? "Nothing is running" : `${plural(active.length, "active task")} · ${plural(left, "node")} to go`;
+    this.top.say(words);
+  }
+}
+
+new Dashboard().start();

@@ -1,0 +1,83 @@
+// Choosing nodes: search, filters and the selection, apart from how they are drawn. Pure.
+
+export const FILTERS = {
+  all: () => true,
+  ready: (node) => node.ready,
+  "not ready": (node) => !node.ready,
+  cordoned: (node) => node.unschedulable,
+  schedulable: (node) => !node.unschedulable,
+};
+
+function haystack(node) {
+  const labels = Object.entries(node.labels ?? {}).map(([key, value]) => `${key}=${value}`);
+  return [node.name, ...(node.roles ?? []), ...labels, ...(node.taints ?? []), node.version ?? ""].join(" ").toLowerCase();
+}
+
+/** Nodes with their search text made once. */
+export const indexed = (nodes) => nodes.map((node) => ({ ...node, haystack: haystack(node) }));
+
+/** The nodes that pass a filter and hold every word of the search (in a name, role, label, taint or version). */
+export function search(nodes, filter, words, selected) {
+  const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
+  const passes = filter === "selected" ? (node) => selected.has(node.name) : FILTERS[filter];
+  return nodes.filter((node) => passes(node) && wanted.every((word) => node.haystack.includes(word)));
+}
+
+/** The selection, by name. It keeps names that the current search hides. */
+export class Selection {
+  names = new Set();
+  #anchor = null;
+
+  has(name) {
+    return this.names.has(name);
+  }
+
+  get size() {
+    return this.names.size;
+  }
+
+  toggle(name) {
+    this.#set(name, !this.has(name));
+    this.#anchor = name;
+  }
+
+  /** Gives everything from the anchor to `name`, in the order shown, the state of the anchor. */
+  extend(name, shown) {
+    const places = shown.map((node) => node.name);
+    const [from, to] = [places.indexOf(this.#anchor), places.indexOf(name)];
+    if (from < 0 || to < 0) return this.toggle(name);
+    const on = this.has(this.#anchor);
+    for (const place of places.slice(Math.min(from, to), Math.max(from, to) + 1)) this.#set(place, on);
+  }
+
+  add(nodes) {
+    for (const node of nodes) this.names.add(node.name);
+  }
+
+  remove(nodes) {
+    for (const node of nodes) this.names.delete(node.name);
+  }
+
+  clear() {
+    this.names.clear();
+    this.#anchor = null;
+  }
+
+  /** Forgets names that are no longer there. */
+  retain(nodes) {
+    const there = new Set(nodes.map((node) => node.name));
+    this.names = new Set([...this.names].filter((name) => there.has(name)));
+  }
+
+  #set(name, on) {
+    if (on) this.names.add(name);
+    else this.names.delete(name);
+  }
+}
+
+/** Which rows of a long list to draw: those in view and a few around them. */
+export function rowsInView(scrollTop, height, rowHeight, count, around = 8) {
+  const first = Math.max(0, Math.floor(scrollTop / rowHeight) - around);
+  const last = Math.min(count, Math.ceil((scrollTop + height) / rowHeight) + around);
+  return { first, last };
+}

@@ -1,0 +1,170 @@
+// The tasks as this browser knows them: a fold of frames, the same one the server makes. No IO and no clock.
+//
+// A task is identified by its id and a fact about it by (task, attempt, seq). What is late or repeated changes nothing,
+// terminal states are never left, and counts never fall inside an attempt. Items are not here: see items.js.
+
+const TERMINAL = new Set(["completed", "completed_with_errors", "failed", "cancelled"]);
+const FIELDS = [
+  "task_id", "attempt", "seq", "status", "action", "cluster", "current", "total", "succeeded", "failed", "skipped",
+  "cancelled", "current_node", "error", "updated_at",
+];
+const COUNTS = ["current", "succeeded", "failed", "skipped", "cancelled"];
+/** Tasks kept; past it the oldest finished ones are forgotten. */
+export const TASKS_MAX = 2_000;
+
+export const isTerminal = (status) => TERMINAL.has(status);
+
+export const isFailed = (task) => task.failed > 0 || task.status === "failed" || task.status === "completed_with_errors";
+
+export const pending = (task) => Math.max(0, task.total - task.current);
+
+/** When a task was submitted, in milliseconds: told by the server, or read from its id (a UUID of version 7). */
+export function submittedAt(task) {
+  const told = task.created_at ? Date.parse(task.created_at) : Number.NaN;
+  return Number.isNaN(told) ? parseInt(task.task_id.replaceAll("-", "").slice(0, 12), 16) : told;
+}
+
+const newer = (a, b) => a.attempt > b.attempt || (a.attempt === b.attempt && a.seq > b.seq);
+
+/**
+ * `facts` with the counts of `task` where those are further, in the same attempt. A view of the record carries no
+ * event number, so an event that comes after it may be older than its counts.
+ */
+function forward(task, facts) {
+  if (facts.attempt !== task.attempt || facts.current >= task.current) return facts;
+  return { ...facts, ...Object.fromEntries(COUNTS.map((name) => [name, task[name]])) };
+}
+
+function ofEvent(event) {
+  const task = {};
+  for (const field of FIELDS) task[field] = event[field] ?? null;
+  task.updated_at = event.timestamp ?? null;
+  return task;
+}
+
+/** Whether items ended that neither this event nor one before it named: events were missed, merged or shortened. */
+function isGap(task, event) {
+  const expected = event.attempt === task.attempt ? task.seq + 1 : 1;
+  const ended = (event.items ?? []).filter((item) => item.state !== "running" && item.state !== "pending").length;
+  return event.seq !== expected || (event.merged ?? 1) > 1 || event.current - task.current > ended;
+}
+
+/**
+ * Folds an event into what is known of its task (`null` when nothing is).
+ * `gap` says that its items may have changed without this browser having seen it.
+ */
+export function foldEvent(task, event) {
+  if (!task) return { task: ofEvent(event), changed: true, gap: event.attempt > 0 || event.seq > 1 };
+  if (isTerminal(task.status) || !newer(event, task)) return { task, changed: false, gap: false };
+  const gap = isGap(task, event);
+  const facts = forward(task, ofEvent(event));
+  return { task: { ...task, ...facts, current_node: event.current_node ?? task.current_node }, changed: true, gap };
+}
+
+/**
+ * Merges a view that was read from the server into what is known. Its words are always taken. A view of the same
+ * attempt without an event number is from the record: its status is at least as new as ours, its counts may be older.
+ */
+export function mergeView(task, read) {
+  const view = { seq: 0, current_node: null, ...read };
+  if (!task) return view;
+  const words = { ...view, ...Object.fromEntries(FIELDS.map((field) => [field, task[field]])) };
+  if (isTerminal(task.status)) return { ...task, ...words };
+  if (newer(view, task) || isTerminal(view.status)) return { ...task, ...forward(task, view) };
+  if (view.attempt < task.attempt || view.seq > 0) return { ...task, ...words };
+  return { ...task, ...forward(task, view), seq: task.seq, current_node: view.current_node ?? task.current_node };
+}
+
+const NOTHING = Object.freeze({ changed: [], gaps: [], replaced: false });
+
+/** All tasks of the user, and the position up to which they are folded. */
+export class Store {
+  #tasks = new Map();
+  #listed = new Set();
+  /** Tasks of a snapshot of which more parts are to come. */
+  #parts = [];
+  /** Where the live connection continues. */
+  position = null;
+  /** The oldest task of the list's unbroken part: older ones are asked for before this one. */
+  floor = null;
+
+  get(id) {
+    return this.#tasks.get(id) ?? null;
+  }
+
+  /** Listed tasks, newest first. */
+  list() {
+    return [...this.#listed].sort().reverse().map((id) => this.#tasks.get(id));
+  }
+
+  /** Takes a frame of the live connection. Gives back which tasks changed, and of which events are missing. */
+  apply(frame) {
+    if (frame.type === "hello") return this.#begin(frame);
+    if (frame.type === "snapshot") return this.#part(frame);
+    if (!frame.task_id) return NOTHING;
+    this.position = frame.position;
+    const { task, changed, gap } = foldEvent(this.get(frame.task_id), frame);
+    if (changed) this.#put(task, true);
+    return { changed: changed ? [task.task_id] : [], gaps: gap ? [task.task_id] : [], replaced: false };
+  }
+
+  /** Takes a page of older tasks. `next` is where the page after it continues, or nothing. */
+  older(views, next) {
+    for (const view of views) this.merge(view, true);
+    this.floor = next ?? this.floor;
+  }
+
+  /** Takes one view that was read on its own; it is listed only if it was before, or when asked for. */
+  merge(view, listed = false) {
+    this.#put(mergeView(this.get(view.task_id), view), listed);
+  }
+
+  /** Only a connection that continues is a place to continue from; otherwise the snapshot will be. */
+  #begin(hello) {
+    this.#parts = [];
+    if (hello.recovered) this.position = hello.position;
+    return NOTHING;
+  }
+
+  #part(frame) {
+    this.#parts.push(...frame.tasks);
+    if (frame.more) return NOTHING;
+    const tasks = this.#parts;
+    this.#parts = [];
+    this.position = frame.position;
+    return this.#replace(tasks);
+  }
+
+  #replace(tasks) {
+    const known = this.#tasks;
+    this.#tasks = new Map();
+    this.#listed = new Set();
+    for (const view of tasks) this.#put(mergeView(known.get(view.task_id) ?? null, view), true);
+    const ended = tasks.filter((view) => isTerminal(view.status)).map((view) => view.task_id);
+    this.floor = ended.sort()[0] ?? null;
+    const ids = [...this.#tasks.keys()];
+    return { changed: ids, gaps: [], replaced: true };
+  }
+
+  #put(task, listed) {
+    this.#tasks.set(task.task_id, task);
+    if (listed) this.#listed.add(task.task_id);
+    if (this.#tasks.size > TASKS_MAX) this.#forgetOldest();
+  }
+
+  #forgetOldest() {
+    const ended = [...this.#tasks.values()].filter((task) => isTerminal(task.status)).map((task) => task.task_id);
+    for (const id of ended.sort().slice(0, this.#tasks.size - TASKS_MAX)) {
+      this.#tasks.delete(id);
+      this.#listed.delete(id);
+    }
+  }
+}
+
+/** Whether a task passes the list's filter and search text. */
+export function matches(task, filter, words) {
+  if (filter === "active" && isTerminal(task.status)) return false;
+  if (filter === "failed" && !isFailed(task)) return false;
+  const where = `${task.action} ${task.cluster} ${task.status} ${task.reason ?? ""} ${task.task_id}`.toLowerCase();
+  return words.toLowerCase().split(/\s+/).every((word) => where.includes(word));
+}

@@ -1,0 +1,150 @@
+// The list of tasks: filter, search, one live row per task.
+
+import { arrange, attr, h, icon, show, text } from "../dom.js";
+import { actionWord } from "../draft.js";
+import { age, duration, moment, number, rate } from "../format.js";
+import { remaining } from "../pace.js";
+import { isTerminal, matches, pending, submittedAt } from "../store.js";
+import { Bar, StatusMark } from "./bar.js";
+import { choices } from "./parts.js";
+
+class TaskRow {
+  #status = new StatusMark();
+  #bar = new Bar();
+  #parts = {
+    action: h("b"),
+    cluster: h("span.cut"),
+    reason: h("div.reason.cut"),
+    succeeded: h("span"),
+    failed: h("span.failed"),
+    skipped: h("span"),
+    amount: h("div.amount"),
+    narrowAmount: h("span.narrow.end"),
+    narrowLeft: h("span.narrow"),
+    rate: h("div.rate"),
+    left: h("div.left"),
+    age: h("div.age"),
+  };
+
+  constructor(id) {
+    const p = this.#parts;
+    const tally = h("div.tally", {}, p.succeeded, p.failed, p.skipped, p.narrowAmount, p.narrowLeft);
+    const what = h("div.what", {}, h("div.title", {}, p.action, p.cluster), p.reason);
+    const marks = h("div.marks", {}, this.#bar.node, tally);
+    this.link = h("a.task", { href: `#/tasks/${id}` }, this.#status.node, what, marks, p.amount, p.rate, p.left, p.age);
+    this.node = h("li", { "data-task": id }, this.link);
+  }
+
+  update(task, perSecond, chosen) {
+    const p = this.#parts;
+    this.#status.update(task.status);
+    this.#bar.update(task);
+    attr(this.link, "aria-current", chosen ? "page" : null);
+    text(p.action, actionWord(task.action));
+    text(p.cluster, task.cluster);
+    text(p.reason, task.error ?? task.reason ?? "");
+    text(p.succeeded, `${number(task.succeeded)} ok`);
+    text(p.failed, task.failed > 0 ? `${number(task.failed)} failed` : "");
+    text(p.skipped, task.skipped > 0 ? `${number(task.skipped)} skipped` : "");
+    text(p.amount, `${number(task.current)} / ${number(task.total)}`);
+    text(p.narrowAmount, `${number(task.current)} / ${number(task.total)}`);
+    this.tick(task, perSecond);
+  }
+
+  /** Refreshes what changes with time alone. */
+  tick(task, perSecond, now = Date.now()) {
+    const moving = !isTerminal(task.status);
+    const left = moving ? remaining(perSecond, pending(task)) : null;
+    const submitted = submittedAt(task);
+    text(this.#parts.rate, moving ? rate(perSecond) : "");
+    text(this.#parts.left, left === null ? (moving ? "–" : "") : duration(left));
+    text(this.#parts.narrowLeft, left === null ? age(submitted, now) : `${duration(left)} left`);
+    text(this.#parts.age, age(submitted, now));
+    attr(this.#parts.age, "title", moment(submitted));
+  }
+}
+
+export class TaskList {
+  #rows = new Map();
+  #list = h("ul", { "aria-label": "Tasks" });
+  #filter = "all";
+  #words = "";
+  #chosen = null;
+
+  /** `rateOf(id)` gives items per second or `null`; `older()` loads a page of older tasks. */
+  constructor({ store, rateOf, older }) {
+    this.store = store;
+    this.rateOf = rateOf;
+    this.#build(older);
+  }
+
+  #build(older) {
+    const filter = choices("filter", "Show", ["all", "active", "failed"], (value) => {
+      this.#filter = value;
+      this.render();
+    });
+    this.search = h("input", { type: "search", placeholder: "Search tasks", "aria-label": "Search tasks", autocomplete: "off" });
+    this.search.addEventListener("input", () => {
+      this.#words = this.search.value;
+      this.render();
+    });
+    this.submit = h("a.button.primary", { href: "#/new" }, icon("plus"), "New batch");
+    const tools = h("div.tools", {}, h("h1", {}, "Tasks"), filter.node, h("div.search", {}, icon("search"), this.search), this.submit);
+    const names = ["Status", "Task", "Progress", "Done", "Rate", "Left", "Age"];
+    this.heads = h("div.heads", { "aria-hidden": "true" }, names.map((name) => h("span", {}, name)));
+    this.empty = h("div.empty");
+    this.older = h("button", { type: "button", onclick: older }, "Load older tasks");
+    this.more = h("div.more", {}, this.older);
+    this.#list.addEventListener("keydown", (event) => this.#walk(event));
+    this.node = h("section.list", { "aria-label": "Tasks" }, tools, h("div.card.rows", {}, this.heads, this.#list, this.empty), this.more);
+  }
+
+  /** Arrow keys walk through the rows. */
+  #walk(event) {
+    const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+    const row = step && event.target.closest("li")?.[step];
+    if (!row) return;
+    event.preventDefault();
+    row.firstElementChild.focus();
+  }
+
+  choose(id) {
+    this.#chosen = id;
+    this.render();
+  }
+
+  /** Brings rows and their order up to date. */
+  render() {
+    const tasks = this.store.list().filter((task) => matches(task, this.#filter, this.#words));
+    const rows = tasks.map((task) => this.#row(task.task_id));
+    arrange(this.#list, rows.map((row) => row.node));
+    for (const [place, row] of rows.entries()) this.#update(row, tasks[place]);
+    for (const id of this.#rows.keys()) if (!this.store.get(id)) this.#rows.delete(id);
+    show(this.heads, tasks.length > 0);
+    show(this.empty, tasks.length === 0);
+    this.#explain();
+  }
+
+  #row(id) {
+    if (!this.#rows.has(id)) this.#rows.set(id, new TaskRow(id));
+    return this.#rows.get(id);
+  }
+
+  #update(row, task) {
+    row.update(task, this.rateOf(task.task_id), task.task_id === this.#chosen);
+  }
+
+  #explain() {
+    const none = this.store.list().length === 0;
+    const words = none ? ["No tasks yet", "A batch you submit appears here and moves as it runs."] : ["Nothing matches", "Change the filter or the search."];
+    if (this.empty.textContent !== words.join("")) this.empty.replaceChildren(h("b", {}, words[0]), h("span", {}, words[1]));
+  }
+
+  /** Refreshes ages, rates and times left. */
+  tick() {
+    for (const [id, row] of this.#rows) {
+      const task = this.store.get(id);
+      if (task && row.node.isConnected) row.tick(task, this.rateOf(id));
+    }
+  }
+}

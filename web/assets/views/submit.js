@@ -1,0 +1,225 @@
+// The form that submits a batch.
+
+import { newKey } from "../api.js";
+import { attr, h, icon, show, text } from "../dom.js";
+import { ACTIONS, bodyOf, faultsOf, fieldOf, wordsOf } from "../draft.js";
+import { plural } from "../format.js";
+import { ParameterRows } from "./parameters.js";
+import { NodePicker } from "./picker.js";
+import { toast } from "./parts.js";
+
+/** Faults shown at one field; the rest is counted. */
+const FAULTS_SHOWN = 5;
+
+export class SubmitPage {
+  #action = "cordon";
+  #faults = new Map();
+  #busy = false;
+  /** The key of the body last sent: the same body again is the same task, a changed one is another. */
+  #sent = { body: null, key: null };
+
+  /** `onDone(task)` is called with the answer of the server; `onForbidden()` on a 403. */
+  constructor({ api, onDone, onForbidden }) {
+    Object.assign(this, { api, onDone, onForbidden });
+    this.#build();
+  }
+
+  #build() {
+    this.picker = new NodePicker(() => this.#reword());
+    this.rows = new ParameterRows();
+    this.cluster = h("select", { id: "field-cluster_name" });
+    this.cluster.addEventListener("change", () => this.#loadNodes(false));
+    this.reason = h("textarea", { id: "field-reason", rows: 2, maxlength: 500, placeholder: "Kernel update, ticket OPS-1234" });
+    this.priority = h("input", { id: "field-priority", type: "number", min: -100, max: 100, step: 1, placeholder: "0", inputmode: "numeric" });
+    this.concurrency = h("input", { id: "field-concurrency", type: "number", min: 1, max: 1000, step: 1, placeholder: "worker's default", inputmode: "numeric" });
+    this.send = h("button.primary", { type: "submit" });
+    this.problem = h("p.fault", { role: "alert" });
+    const body = h("div.submit-body", {}, h("div.card.side", {}, this.#side()), h("div.card", {}, this.#nodesField()));
+    const foot = h("div.submit-foot", {}, this.problem, h("a.button", { href: "#/" }, "Back"), this.send);
+    const head = h("div.submit-head", {}, h("h1", { tabindex: -1 }, "New batch"));
+    this.node = h("form.submit", { novalidate: true, hidden: true, "aria-label": "New batch" }, head, body, foot);
+    this.node.addEventListener("submit", (event) => this.#submit(event));
+    this.#choose("cordon");
+  }
+
+  #side() {
+    const clusterField = this.#field("cluster_name", h("label", { for: "field-cluster_name" }, "Cluster"), this.cluster);
+    const reason = this.#field("reason", h("label", { for: "field-reason" }, "Reason"), this.reason);
+    const priority = this.#field("priority", h("label", { for: "field-priority" }, "Priority"), this.priority);
+    const concurrency = this.#field("concurrency", h("label", { for: "field-concurrency" }, "Nodes at once"), this.concurrency);
+    return [clusterField, this.#actionField(), this.#parametersField(), reason, h("div.pair", {}, priority, concurrency)];
+  }
+
+  #actionField() {
+    const options = Object.entries(ACTIONS).map(([action, { word }]) => {
+      const input = h("input", { type: "radio", name: "action", value: action, onchange: () => this.#choose(action) });
+      input.checked = action === this.#action;
+      return h("label", {}, input, word);
+    });
+    this.help = h("p.hint");
+    return h("fieldset.field", {}, h("legend", {}, "Action"), h("div.actions", {}, options), this.help);
+  }
+
+  #parametersField() {
+    this.overwrite = h("input", { type: "checkbox", id: "field-overwrite" });
+    this.overwriteLine = h("label.check", {}, this.overwrite, "Overwrite other values");
+    const fault = h("p.fault", { id: "fault-parameters", hidden: true });
+    for (const field of ["labels", "keys", "taints", "overwrite"]) this.#faults.set(field, { fault, control: this.rows.node });
+    this.parametersField = h("fieldset.field", {}, (this.parametersName = h("legend")), this.rows.node, this.overwriteLine, fault);
+    return this.parametersField;
+  }
+
+  #nodesField() {
+    const fault = h("p.fault", { id: "fault-node_names", hidden: true });
+    this.#faults.set("node_names", { fault, control: this.picker.list });
+    return h("div.field", {}, h("span.label", {}, "Nodes"), fault, this.picker.node);
+  }
+
+  #field(name, label, control) {
+    const fault = h("p.fault", { id: `fault-${name}`, hidden: true });
+    this.#faults.set(name, { fault, control });
+    return h("div.field", {}, label, control, fault);
+  }
+
+  /** Shows the form with fresh clusters and nodes. */
+  async open() {
+    show(this.node, true);
+    this.node.querySelector("h1").focus({ preventScroll: true });
+    this.#showFaults([]);
+    this.#reword();
+    try {
+      this.#fillClusters((await this.api.clusters()).clusters);
+      await this.#loadNodes(true);
+    } catch (problem) {
+      this.picker.say(problem.message);
+    }
+  }
+
+  close() {
+    show(this.node, false);
+  }
+
+  #fillClusters(clusters) {
+    const names = clusters.map((cluster) => cluster.name ?? cluster);
+    const before = this.cluster.value;
+    this.cluster.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
+    if (names.includes(before)) this.cluster.value = before;
+    if (names.length === 0) this.cluster.append(h("option", { value: "" }, "No cluster is configured"));
+  }
+
+  /** Reads the nodes of the chosen cluster. `keep` says that it is the cluster shown before. */
+  async #loadNodes(keep) {
+    const cluster = this.cluster.value;
+    if (!keep) this.picker.selection.clear();
+    if (!cluster) return this.picker.say("No cluster is configured.");
+    attr(this.picker.list, "aria-busy", "true");
+    try {
+      const { nodes } = await this.api.nodes(cluster);
+      if (cluster === this.cluster.value) this.picker.load(nodes);
+    } catch (problem) {
+      if (cluster === this.cluster.value) this.picker.say(problem.message);
+    }
+    attr(this.picker.list, "aria-busy", null);
+    return undefined;
+  }
+
+  #choose(action) {
+    this.#action = action;
+    const { help, parameters, overwrite } = ACTIONS[action];
+    text(this.help, help);
+    show(this.parametersField, parameters !== null);
+    text(this.parametersName, { labels: "Labels", keys: "Label keys", taints: "Taints" }[parameters] ?? "");
+    show(this.overwriteLine, Boolean(overwrite));
+    this.rows.choose(action);
+    this.#showFaults([]);
+    this.#reword();
+  }
+
+  #reword() {
+    const chosen = this.picker.selection.size;
+    const word = ACTIONS[this.#action].word;
+    const words = chosen === 0 ? word : `${word} · ${plural(chosen, "node")}`;
+    this.send.replaceChildren(this.#busy ? "Submitting…" : words);
+  }
+
+  #values() {
+    return {
+      cluster: this.cluster.value,
+      nodes: this.picker.names,
+      action: this.#action,
+      rows: this.rows.values(),
+      overwrite: this.overwrite.checked,
+      reason: this.reason.value,
+      priority: this.priority.value,
+      concurrency: this.concurrency.value,
+    };
+  }
+
+  async #submit(event) {
+    event.preventDefault();
+    if (this.#busy) return;
+    const values = this.#values();
+    const faults = faultsOf(values);
+    this.#showFaults(faults);
+    if (faults.length > 0) return;
+    this.#setBusy(true);
+    await this.#post(values);
+    this.#setBusy(false);
+  }
+
+  async #post(values) {
+    const body = bodyOf(values);
+    try {
+      const task = await this.api.submit(values.action, body, this.#keyFor(values.action, body));
+      this.#clear();
+      this.onDone(task);
+    } catch (problem) {
+      if (problem.status === 403) this.onForbidden();
+      this.#showFaults(problem.faults, problem.message);
+      if (problem.status === 0) toast("It is not known whether the batch was accepted. Submit again: it will not run twice.", "bad");
+    }
+  }
+
+  #keyFor(action, body) {
+    const said = JSON.stringify([action, body]);
+    if (this.#sent.body !== said) this.#sent = { body: said, key: newKey() };
+    return this.#sent.key;
+  }
+
+  #clear() {
+    this.#sent = { body: null, key: null };
+    this.picker.selection.clear();
+    this.reason.value = "";
+    this.rows.clear();
+  }
+
+  #setBusy(busy) {
+    this.#busy = busy;
+    this.send.disabled = busy;
+    this.#reword();
+  }
+
+  /** Shows faults at their fields, what has no field at the foot, and moves to the first. */
+  #showFaults(faults, problem = "") {
+    for (const { fault, control } of this.#faults.values()) {
+      show(fault, false);
+      attr(control, "aria-invalid", null);
+    }
+    const loose = faults.filter((fault) => fieldOf(fault) === null).map((fault) => `${fault.field} ${fault.reason}`);
+    const placed = Map.groupBy(faults.filter((fault) => fieldOf(fault) !== null), fieldOf);
+    for (const [field, list] of placed) this.#showFault(field, list);
+    const first = [...placed.keys()][0];
+    if (first) this.#faults.get(first).control.focus();
+    text(this.problem, faults.length > 0 && loose.length === 0 ? "Some fields need another look." : [problem, ...loose].filter(Boolean).join(" "));
+  }
+
+  #showFault(field, faults) {
+    const { fault, control } = this.#faults.get(field);
+    const words = faults.slice(0, FAULTS_SHOWN).map(wordsOf);
+    if (faults.length > FAULTS_SHOWN) words.push(`and ${faults.length - FAULTS_SHOWN} more`);
+    text(fault, words.join("; "));
+    show(fault, true);
+    attr(control, "aria-invalid", "true");
+    attr(control, "aria-describedby", fault.id);
+  }
+}

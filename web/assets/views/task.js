@@ -1,0 +1,246 @@
+// The panel of one task: what it is, how far it is, its controls and its items.
+
+import { attr, h, icon, show, text } from "../dom.js";
+import { actionWord } from "../draft.js";
+import { age, duration, moment, number, plural, rate, shortId } from "../format.js";
+import { remaining } from "../pace.js";
+import { isTerminal, pending, submittedAt } from "../store.js";
+import { Bar, StatusMark } from "./bar.js";
+import { ItemTable } from "./items.js";
+import { ask, toast } from "./parts.js";
+
+const LEGEND = ["succeeded", "failed", "skipped", "cancelled"];
+const CONTROLS = {
+  pause: { icon: "pause", word: "Pause", on: ["queued", "running"] },
+  resume: { icon: "play", word: "Resume", on: ["paused"] },
+  cancel: { icon: "stop", word: "Cancel", on: ["queued", "running", "paused"] },
+};
+
+function question(verb, task) {
+  const left = plural(pending(task), "node");
+  const what = `${actionWord(task.action).toLowerCase()} on ${task.cluster}`;
+  return {
+    pause: { title: `Pause ${what}?`, body: `Nodes in flight finish. The other ${left} wait until somebody resumes.`, yes: "Pause" },
+    resume: { title: `Resume ${what}?`, body: `${left} to go.`, yes: "Resume" },
+    cancel: {
+      title: `Cancel ${what}?`,
+      body: `Nodes in flight finish, the rest of the ${left} to go is left as it is. What is done stays done. A cancelled task cannot be resumed.`,
+      yes: "Cancel task",
+      danger: true,
+    },
+  }[verb];
+}
+
+export class TaskPanel {
+  #id = null;
+  #status = new StatusMark();
+  #bar = new Bar(true);
+  #legend = new Map();
+  #controls = new Map();
+  #facts = new Map();
+  #busy = false;
+
+  /** `rateOf(id)` gives items per second; `mayChange()` whether controls are offered; `onForbidden()` on a 403. */
+  constructor({ store, api, rateOf, mayChange, onForbidden }) {
+    Object.assign(this, { store, api, rateOf, mayChange, onForbidden });
+    this.items = new ItemTable(api);
+    this.#build();
+  }
+
+  get id() {
+    return this.#id;
+  }
+
+  #build() {
+    this.title = h("h2", { tabindex: -1 });
+    this.reason = h("p.reason");
+    this.error = h("p.notice.bad", {}, icon("warn"), h("span"));
+    this.current = h("b");
+    this.of = h("span.muted");
+    this.pace = h("span.pace");
+    const head = h("header.panel-head", {}, this.#titleLine(), this.reason, this.error, this.#progress(), this.#factList());
+    this.body = h("div", {}, head, this.items.node);
+    this.missing = h("div.empty", { hidden: true });
+    this.node = h("section.panel.card", { "aria-label": "Task", hidden: true }, this.body, this.missing);
+  }
+
+  #titleLine() {
+    const buttons = Object.entries(CONTROLS).map(([verb, control]) => {
+      const button = h("button", { type: "button", "data-verb": verb, onclick: () => this.#control(verb) }, icon(control.icon), control.word);
+      if (verb === "cancel") button.classList.add("danger");
+      this.#controls.set(verb, button);
+      return button;
+    });
+    const close = h("a.button.quiet.square.close", { href: "#/", "aria-label": "Back to all tasks", title: "Close (Esc)" }, icon("close"));
+    return h("div.panel-title", {}, this.title, this.#status.node, h("div.buttons", {}, buttons), close);
+  }
+
+  #progress() {
+    const legend = LEGEND.map((name) => {
+      const count = h("b", {}, "0");
+      const entry = h(`li.${name}`, {}, h("i"), count, name);
+      this.#legend.set(name, { count, entry });
+      return entry;
+    });
+    this.pending = h("b");
+    legend.push(h("li", {}, h("i"), this.pending, "to go"));
+    return h("div", {}, h("div.big-number", {}, this.current, this.of, this.pace), this.#bar.node, h("ul.legend", {}, legend));
+  }
+
+  #factList() {
+    this.factList = h("dl.facts");
+    this.copy = h("button.mono", { type: "button", title: "Copy the task id", onclick: () => this.#copyId() });
+    for (const name of ["Submitted", "Id", "Attempt", "Priority", "Concurrency", "Worker", "Parameters", "Last node"]) {
+      const value = h("dd");
+      this.#facts.set(name, { value, row: h("div", {}, h("dt", {}, name), value) });
+      this.factList.append(this.#facts.get(name).row);
+    }
+    this.#facts.get("Id").value.append(this.copy);
+    this.#facts.get("Last node").row.className = "last";
+    return this.factList;
+  }
+
+  async #copyId() {
+    try {
+      await navigator.clipboard.writeText(this.#id);
+      toast("The task id is in the clipboard.");
+    } catch {
+      toast(this.#id);
+    }
+  }
+
+  /** Shows a task, or nothing for `null`. Reads it from the server, since the list may know it only in part. */
+  async show(id) {
+    this.#id = id;
+    show(this.node, id !== null);
+    if (id === null) return;
+    show(this.missing, false);
+    this.items.open(id);
+    this.render();
+    this.title.focus({ preventScroll: true });
+    await this.refresh();
+  }
+
+  /** Reads the task's words again; its numbers only if they are newer. */
+  async refresh() {
+    const id = this.#id;
+    if (id === null) return;
+    try {
+      this.store.merge(await this.api.task(id));
+      if (id === this.#id) this.render();
+    } catch (problem) {
+      if (id === this.#id && !this.store.get(id)) this.#miss(problem);
+    }
+  }
+
+  #miss(problem) {
+    const words = problem.status === 404 ? "There is no such task, or it is not yours." : problem.message;
+    this.missing.replaceChildren(h("b", {}, words), h("a.button", { href: "#/" }, "All tasks"));
+    show(this.missing, true);
+  }
+
+  render() {
+    const task = this.#id && this.store.get(this.#id);
+    show(this.body, Boolean(task));
+    if (!task) return;
+    text(this.title, `${actionWord(task.action)} · ${task.cluster}`);
+    this.#status.update(task.status);
+    this.#bar.update(task);
+    this.#renderWords(task);
+    this.#renderCounts(task);
+    this.#renderFacts(task);
+    this.#renderControls(task);
+    this.items.count(task);
+    this.tick();
+  }
+
+  #renderWords(task) {
+    text(this.reason, task.reason ?? "");
+    show(this.reason, Boolean(task.reason));
+    text(this.error.lastElementChild, task.error ?? "");
+    show(this.error, Boolean(task.error));
+  }
+
+  #renderCounts(task) {
+    text(this.current, number(task.current));
+    text(this.of, `of ${plural(task.total, "node")} done`);
+    for (const [name, { count, entry }] of this.#legend) {
+      text(count, number(task[name]));
+      show(entry, name === "succeeded" || name === "failed" || task[name] > 0);
+    }
+    text(this.pending, number(pending(task)));
+  }
+
+  #renderFacts(task) {
+    const facts = {
+      Parameters: parameterWords(task.parameters),
+      "Last node": task.current_node ?? "–",
+      Attempt: task.attempt > 1 ? number(task.attempt) : null,
+      Priority: task.priority ? number(task.priority) : null,
+      Concurrency: task.concurrency ? number(task.concurrency) : null,
+      Worker: task.worker,
+    };
+    for (const [name, value] of Object.entries(facts)) {
+      const fact = this.#facts.get(name);
+      text(fact.value, value ?? "");
+      show(fact.row, Boolean(value));
+    }
+    text(this.copy, shortId(task.task_id));
+  }
+
+  #renderControls(task) {
+    for (const [verb, button] of this.#controls) {
+      show(button, this.mayChange() && CONTROLS[verb].on.includes(task.status));
+      if (button.disabled !== this.#busy) button.disabled = this.#busy;
+    }
+  }
+
+  /** Refreshes what changes with time alone. */
+  tick(now = Date.now()) {
+    const task = this.#id && this.store.get(this.#id);
+    if (!task) return;
+    const submitted = submittedAt(task);
+    const ago = age(submitted, now);
+    text(this.#facts.get("Submitted").value, ago === "now" ? "just now" : `${ago} ago`);
+    attr(this.#facts.get("Submitted").value, "title", moment(submitted));
+    text(this.pace, paceWords(task, this.rateOf(task.task_id)));
+  }
+
+  /** Lays an event of the shown task over its items. */
+  onEvent(event, gap) {
+    this.items.apply(event, gap);
+  }
+
+  async #control(verb) {
+    const task = this.store.get(this.#id);
+    if (!(await ask(question(verb, task)))) return;
+    this.#busy = true;
+    this.#renderControls(task);
+    try {
+      const answer = await this.api.control(task.task_id, verb);
+      if (answer?.task_id) this.store.merge(answer);
+    } catch (problem) {
+      if (problem.status === 403) this.onForbidden();
+      toast(problem.message, "bad");
+    }
+    this.#busy = false;
+    await this.refresh();
+    this.render();
+  }
+}
+
+function paceWords(task, perSecond) {
+  if (isTerminal(task.status)) return "";
+  const left = remaining(perSecond, pending(task));
+  return left === null ? "" : `${rate(perSecond)} · about ${duration(left)} left`;
+}
+
+/** The parameters of an action in a line. */
+function parameterWords(parameters) {
+  if (!parameters) return null;
+  const labels = Object.entries(parameters.labels ?? {}).map(([key, value]) => `${key}=${value}`);
+  const taints = (parameters.taints ?? []).map(({ key, value, effect }) => `${key}${value ? `=${value}` : ""}${effect ? `:${effect}` : ""}`);
+  const words = [...labels, ...(parameters.keys ?? []), ...taints];
+  if (parameters.overwrite) words.push("(overwrite)");
+  return words.join(", ");
+}

@@ -1,0 +1,134 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { problemOf, query } from "../assets/api.js";
+import { bodyOf, faultsOf, fieldOf, parametersOf, wordsOf } from "../assets/draft.js";
+import { Selection, indexed, rowsInView, search } from "../assets/nodes.js";
+import { Session, payloadOf } from "../assets/session.js";
+
+const row = (key, value = "", effect = "") => ({ key, value, effect });
+const values = (more) => ({ cluster: "prod", nodes: ["a"], action: "cordon", rows: [], overwrite: false, reason: " ", priority: "", concurrency: "", ...more });
+
+test("each action sends its own parameters and no other", () => {
+  assert.deepEqual(parametersOf("cordon", [row("a", "b")], true), {});
+  assert.deepEqual(parametersOf("label", [row("a", "b"), row("")], true), { labels: { a: "b" }, overwrite: true });
+  assert.deepEqual(parametersOf("unlabel", [row("a")], true), { keys: ["a"] });
+  assert.deepEqual(parametersOf("taint", [row("a", "", "NoExecute")], false), { taints: [{ key: "a", value: "", effect: "NoExecute" }], overwrite: false });
+  assert.deepEqual(parametersOf("untaint", [row("a"), row("b", "", "NoSchedule")], false), { taints: [{ key: "a" }, { key: "b", effect: "NoSchedule" }] });
+});
+
+test("what is left empty is left out of the body", () => {
+  const sent = JSON.parse(JSON.stringify(bodyOf(values())));
+  assert.deepEqual(sent, { cluster_name: "prod", node_names: ["a"] });
+  assert.equal(bodyOf(values({ priority: "-5" })).priority, -5);
+});
+
+test("slips are found before the server is asked", () => {
+  const fields = (more) => faultsOf(values(more)).map((fault) => fault.field);
+  assert.deepEqual(fields(), []);
+  assert.deepEqual(fields({ cluster: "", nodes: [] }), ["cluster_name", "node_names"]);
+  assert.deepEqual(fields({ action: "label", rows: [row("")] }), ["labels"]);
+  assert.deepEqual(fields({ action: "label", rows: [row("", "v")] }), ["labels"]);
+  assert.deepEqual(fields({ action: "label", rows: [row("a", "1"), row("a", "2")] }), ["labels"]);
+  assert.deepEqual(fields({ action: "untaint", rows: [row("", "", "NoSchedule")] }), ["taints"]);
+});
+
+test("a fault finds its field, and keeps what it says about the inside of it", () => {
+  const fault = (field) => ({ field, reason: "is wrong" });
+  assert.equal(fieldOf(fault("node_names[3]")), "node_names");
+  assert.equal(fieldOf(fault("items[3]")), "node_names");
+  assert.equal(fieldOf(fault("parameters.labels.example.com/a")), "labels");
+  assert.equal(fieldOf(fault("cluster")), "cluster_name");
+  assert.equal(fieldOf(fault("Idempotency-Key")), null);
+  assert.equal(wordsOf(fault("parameters.labels.example.com/a")), "example.com/a is wrong");
+  assert.equal(wordsOf(fault("node_names[3]")), "[3] is wrong");
+  assert.equal(wordsOf(fault("reason")), "is wrong");
+});
+
+test("problem details are read, and their absence is survived", () => {
+  const problem = problemOf(422, null, { title: "Unprocessable", detail: "two fields", errors: [{ field: "a", reason: "b" }] });
+  assert.deepEqual([problem.message, problem.faults], ["two fields", [{ field: "a", reason: "b" }]]);
+  assert.equal(problemOf(502, null, null).message, "The server answered 502");
+  assert.equal(problemOf(503, "2", {}).retryAfterMs, 2000);
+  assert.equal(problemOf(503, "Wed, 21 Oct 2026 07:28:00 GMT", {}).retryAfterMs, null);
+});
+
+test("a query leaves out what is not given", () => {
+  assert.equal(query({ before: null, limit: 5, state: "" }), "?limit=5");
+  assert.equal(query({ after: 0 }), "?after=0");
+  assert.equal(query({}), "");
+});
+
+const NODES = indexed([
+  { name: "a", ready: true, unschedulable: false, roles: ["worker"], labels: { zone: "x1" }, taints: [] },
+  { name: "b", ready: false, unschedulable: true, roles: ["worker"], labels: { zone: "x2" }, taints: ["t=:NoSchedule"] },
+  { name: "c", ready: true, unschedulable: true, roles: [], labels: {}, taints: [] },
+  { name: "d", ready: true, unschedulable: false, roles: [], labels: {}, taints: [] },
+]);
+const names = (nodes) => nodes.map((node) => node.name).join("");
+
+test("nodes are found by name, role, label and taint", () => {
+  const none = new Selection();
+  assert.equal(names(search(NODES, "all", "worker", none)), "ab");
+  assert.equal(names(search(NODES, "all", "ZONE=x2 noschedule", none)), "b");
+  assert.equal(names(search(NODES, "cordoned", "", none)), "bc");
+  assert.equal(names(search(NODES, "not ready", "", none)), "b");
+});
+
+test("a range takes the state of its anchor, in either direction", () => {
+  const chosen = new Selection();
+  chosen.toggle("c");
+  chosen.extend("a", NODES);
+  assert.deepEqual([...chosen.names].sort(), ["a", "b", "c"]);
+  chosen.toggle("b");
+  chosen.extend("d", NODES);
+  assert.deepEqual([...chosen.names], ["a"]);
+});
+
+test("a selection outlives a search and forgets nodes that are gone", () => {
+  const chosen = new Selection();
+  chosen.add(NODES);
+  chosen.remove(search(NODES, "cordoned", "", chosen));
+  assert.deepEqual([...chosen.names], ["a", "d"]);
+  chosen.retain(NODES.slice(0, 2));
+  assert.equal(names(search(NODES, "selected", "", chosen)), "a");
+});
+
+test("only rows in view are drawn", () => {
+  assert.deepEqual(rowsInView(0, 340, 34, 1000, 0), { first: 0, last: 10 });
+  assert.deepEqual(rowsInView(340, 340, 34, 15, 2), { first: 8, last: 15 });
+  assert.deepEqual(rowsInView(0, 340, 34, 0), { first: 0, last: 0 });
+});
+
+const jwt = (payload) => `h.${Buffer.from(JSON.stringify(payload)).toString("base64url")}.s`;
+
+function session(hash, stored) {
+  const kept = new Map(stored ? [["milepost.token", stored]] : []);
+  const storage = { getItem: (k) => kept.get(k) ?? null, setItem: (k, v) => kept.set(k, v), removeItem: (k) => kept.delete(k) };
+  const shown = [];
+  const past = { replaceState: (_state, _title, address) => shown.push(address) };
+  return { session: new Session(storage, { hash, pathname: "/", search: "" }, past), kept, shown };
+}
+
+test("a token in the fragment is kept and taken out of the address", () => {
+  const { session: found, kept, shown } = session(`#token=${jwt({ sub: "ada", role: "operator" })}`);
+  assert.equal(found.user, "ada");
+  assert.ok(found.mayChange);
+  assert.deepEqual(shown, ["/"]);
+  assert.equal(kept.size, 1);
+  found.signOut();
+  assert.equal(kept.size, 0);
+});
+
+test("a viewer is offered no changes, and a refusal holds for any token", () => {
+  assert.ok(!session("", jwt({ role: "viewer" })).session.mayChange);
+  const { session: opaque } = session("", "opaque");
+  assert.ok(opaque.mayChange);
+  opaque.refuseChanges();
+  assert.ok(!opaque.mayChange);
+});
+
+test("any text has a payload or none", () => {
+  for (const text of ["", "a", "a.b.c", "a.bnVsbA.c", "..", "a.%%.c"]) assert.deepEqual(payloadOf(text), {});
+  assert.equal(payloadOf(jwt({ sub: "Zoë" })).sub, "Zoë");
+});
