@@ -154,6 +154,8 @@ fn timed_out(deadline: Duration) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message))
 }
 
+/// The server's keep-alive (in seconds) makes it notice within half a minute that we are gone without a word, and give
+/// up our locks.
 fn connect_options(config: &DatabaseConfig, application: &str) -> Result<PgConnectOptions, ConnectError> {
     let url = config.url.as_ref().ok_or_else(|| ConnectError::Url("it is not set".into()))?;
     let options: PgConnectOptions =
@@ -162,6 +164,9 @@ fn connect_options(config: &DatabaseConfig, application: &str) -> Result<PgConne
         ("statement_timeout", config.statement_timeout.as_millis()),
         ("lock_timeout", LOCK_TIMEOUT.as_millis()),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT.as_millis()),
+        ("tcp_keepalives_idle", 10),
+        ("tcp_keepalives_interval", 5),
+        ("tcp_keepalives_count", 3),
     ]))
 }
 

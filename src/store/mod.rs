@@ -10,6 +10,7 @@
 mod change;
 pub mod contract;
 pub mod memory;
+pub mod postgres;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::task::{
 };
 
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 
 /// Most results in one [`ClaimStore::record`].
 pub const RECORD_MAX: usize = 5_000;

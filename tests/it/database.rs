@@ -15,9 +15,10 @@ pub fn config(url: &str) -> DatabaseConfig {
 
 /// A connected database with the schema of this release.
 pub async fn migrated(postgres: &Postgres) -> Database {
-    let url = postgres.database().unwrap();
-    let database = Database::connect(&config(&url), "milepost-test", &Metrics::new()).await.unwrap();
-    database.migrate().await.unwrap();
+    let url = postgres.database().expect("a new database");
+    let database =
+        Database::connect(&config(&url), "milepost-test", &Metrics::new()).await.expect("it answers");
+    database.migrate().await.expect("the schema is made");
     database
 }
 
@@ -62,6 +63,6 @@ async fn a_server_that_stands_still_is_given_up_at_the_deadline() {
 
 fn signal(pids: &[i32], signal: Signal) {
     for &pid in pids {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("the backend is there");
     }
 }

@@ -7,4 +7,5 @@ mod database;
 mod dispatch_redis;
 mod kubernetes;
 mod servers;
+mod store;
 mod tickets_redis;

@@ -214,5 +214,5 @@ pub(super) async fn a_hand_over_uses_up_no_try(store: AnyStore) {
     let second = claim(&store).await;
     assert_eq!((second.task.state.attempt, second.pending.len()), (Attempt(2), 1));
     store.control(task.id, Control::Cancel).await.unwrap();
-    assert!(is_refused(store.hand_over(fence(&second)).await), "a cancel is not handed over");
+    assert!(is_refused(&store.hand_over(fence(&second)).await), "a cancel is not handed over");
 }

@@ -38,7 +38,7 @@ pub(super) async fn a_cancel_of_a_paused_task_shuts_its_worker_out(store: AnySto
     assert_eq!((ended.task.state.status, ended.task.state.attempt), (Status::Cancelled, Attempt(2)));
     assert_eq!(ended.task.counts, Counts { succeeded: 1, cancelled: 2, ..Counts::new(3) });
     assert_eq!(ended.outbox.unwrap().event.order(), (Attempt(2), Seq::FIRST));
-    assert!(is_fenced(store.record(fence(&held), &[succeeded(1)]).await));
+    assert!(is_fenced(&store.record(fence(&held), &[succeeded(1)]).await));
     assert_eq!(cancelled_items(&store, task.id).await, 2);
 }
 
@@ -63,21 +63,21 @@ pub(super) async fn a_cancel_survives_a_takeover(store: AnyStore) {
     until("the lease lapses", async || store.backlog().await.unwrap().lapsed == 1).await;
     let second = claim(&store).await;
     assert_eq!((second.task.state.status, second.task.state.attempt), (Status::Cancelling, Attempt(2)));
-    assert!(is_refused(store.control(task.id, Control::Resume).await));
+    assert!(is_refused(&store.control(task.id, Control::Resume).await));
 }
 
 pub(super) async fn a_cancel_of_a_finished_task_is_refused(store: AnyStore) {
     submit(&store, "ann", draft(1)).await;
     let (over, _) = complete_next(&store).await;
     for change in [Control::Cancel, Control::Pause, Control::Resume] {
-        assert!(is_refused(store.control(over.id, change).await), "{change:?}");
+        assert!(is_refused(&store.control(over.id, change).await), "{change:?}");
     }
     assert_eq!(find(&store, over.id).await, over);
 }
 
 pub(super) async fn a_paused_task_waits_until_it_is_resumed(store: AnyStore) {
     let task = submit(&store, "ann", draft(1)).await;
-    assert!(is_refused(store.control(task.id, Control::Resume).await), "it is not paused");
+    assert!(is_refused(&store.control(task.id, Control::Resume).await), "it is not paused");
     let paused = control(&store, task.id, Control::Pause).await;
     assert_eq!((paused.task.state.status, paused.outbox), (Status::Paused, None));
     assert_eq!(control(&store, task.id, Control::Pause).await.task, paused.task);

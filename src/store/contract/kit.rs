@@ -117,11 +117,11 @@ pub(super) async fn complete_next(store: &AnyStore) -> (Task, OutboxId) {
     (find(store, task.id).await, row)
 }
 
-pub(super) fn is_fenced<T>(outcome: Result<T, StoreError>) -> bool {
+pub(super) fn is_fenced<T>(outcome: &Result<T, StoreError>) -> bool {
     matches!(outcome, Err(StoreError::Fenced { .. }))
 }
 
-pub(super) fn is_refused<T>(outcome: Result<T, StoreError>) -> bool {
+pub(super) fn is_refused<T>(outcome: &Result<T, StoreError>) -> bool {
     matches!(outcome, Err(StoreError::Refused { .. }))
 }
 

@@ -70,11 +70,11 @@ pub(super) async fn a_stale_attempt_writes_nothing(store: AnyStore) {
     let current = claim(&store).await;
     assert_eq!(current.task.state.attempt, Attempt(2));
     let before = find(&store, task.id).await;
-    assert!(is_fenced(store.record(fence(&stale), &[succeeded(0)]).await));
-    assert!(is_fenced(store.finish(fence(&stale), &event).await));
-    assert!(is_fenced(store.hand_over(fence(&stale)).await));
+    assert!(is_fenced(&store.record(fence(&stale), &[succeeded(0)]).await));
+    assert!(is_fenced(&store.finish(fence(&stale), &event).await));
+    assert!(is_fenced(&store.hand_over(fence(&stale)).await));
     let ahead = Fence { task: task.id, attempt: Attempt(3) };
-    assert!(is_fenced(store.record(ahead, &[succeeded(0)]).await));
+    assert!(is_fenced(&store.record(ahead, &[succeeded(0)]).await));
     assert_eq!(find(&store, task.id).await, before);
     store.finish(fence(&current), &terminal(&before)).await.unwrap();
 }
@@ -83,9 +83,9 @@ pub(super) async fn an_unknown_task_is_fenced(store: AnyStore) {
     submit(&store, "ann", draft(1)).await;
     let event = terminal(&succeed_all(&store, &claim(&store).await).await);
     let unknown = Fence { task: TaskId::generate(), attempt: Attempt(1) };
-    assert!(is_fenced(store.record(unknown, &[succeeded(0)]).await));
-    assert!(is_fenced(store.finish(unknown, &event).await));
-    assert!(is_fenced(store.hand_over(unknown).await));
+    assert!(is_fenced(&store.record(unknown, &[succeeded(0)]).await));
+    assert!(is_fenced(&store.finish(unknown, &event).await));
+    assert!(is_fenced(&store.hand_over(unknown).await));
 }
 
 pub(super) async fn an_index_that_the_task_does_not_have_adds_nothing(store: AnyStore) {
@@ -107,7 +107,7 @@ pub(super) async fn a_paused_task_takes_the_results_of_what_was_in_flight(store:
     store.control(task.id, Control::Resume).await.unwrap();
     let second = claim(&store).await;
     assert_eq!(second.pending.len(), 1);
-    assert!(is_fenced(store.record(fence(&first), &[succeeded(1)]).await));
+    assert!(is_fenced(&store.record(fence(&first), &[succeeded(1)]).await));
 }
 
 pub(super) async fn a_task_ends_once_with_its_event_in_the_outbox(store: AnyStore) {
@@ -126,8 +126,8 @@ pub(super) async fn a_task_ends_once_with_its_event_in_the_outbox(store: AnyStor
     let outbox = store.unpublished(std::time::Duration::ZERO, 10).await.unwrap();
     assert_eq!(outbox.len(), 1);
     assert_eq!((outbox[0].id, &outbox[0].owner, &outbox[0].event), (id, &task.owner, &event));
-    assert!(is_fenced(store.record(fence(&claim), &[succeeded(0)]).await), "it is over");
-    assert!(is_refused(store.hand_over(fence(&claim)).await));
+    assert!(is_fenced(&store.record(fence(&claim), &[succeeded(0)]).await), "it is over");
+    assert!(is_refused(&store.hand_over(fence(&claim)).await));
     assert!(store.claim(&worker(1), &super::kit::RULES).await.unwrap().is_none());
 }
 
@@ -141,7 +141,7 @@ pub(super) async fn finishing_again_returns_the_same_row(store: AnyStore) {
     assert_eq!(store.finish(fence(&claim), &event).await.unwrap(), first);
     let mut other = event;
     other.status = Status::Failed;
-    assert!(is_refused(store.finish(fence(&claim), &other).await));
+    assert!(is_refused(&store.finish(fence(&claim), &other).await));
 }
 
 pub(super) async fn a_task_with_pending_items_is_not_finished(store: AnyStore) {
@@ -149,9 +149,9 @@ pub(super) async fn a_task_with_pending_items_is_not_finished(store: AnyStore) {
     let claim = claim(&store).await;
     store.record(fence(&claim), &[succeeded(0)]).await.unwrap();
     let mut event = find(&store, task.id).await.event(EventKind::Complete, Seq(3), moment());
-    assert!(is_refused(store.finish(fence(&claim), &event).await), "running is not an end");
+    assert!(is_refused(&store.finish(fence(&claim), &event).await), "running is not an end");
     event.status = Status::Completed;
-    assert!(is_refused(store.finish(fence(&claim), &event).await), "an item is pending");
+    assert!(is_refused(&store.finish(fence(&claim), &event).await), "an item is pending");
     assert_eq!(find(&store, task.id).await.state.status, Status::Running);
     store.record(fence(&claim), &[succeeded(1)]).await.unwrap();
     store.finish(fence(&claim), &event).await.unwrap();

@@ -45,7 +45,7 @@ pub(super) async fn a_task_without_tries_left_is_given_up(store: AnyStore) {
     let event = &rows[0].event;
     assert_eq!((event.order(), event.kind), ((Attempt(3), Seq::FIRST), EventKind::Error));
     assert_eq!((event.counts, &event.error), (over.counts, &over.error));
-    assert!(is_fenced(store.record(fence(&first), &[succeeded(0)]).await));
+    assert!(is_fenced(&store.record(fence(&first), &[succeeded(0)]).await));
 }
 
 pub(super) async fn a_cancelling_task_without_tries_left_ends_as_cancelled(store: AnyStore) {

@@ -1,0 +1,164 @@
+//! The record in Postgres, the authority for everything that must survive.
+//!
+//! * A change of state loads the row under a lock, asks [`crate::task::TaskState::apply`], and writes the answer with
+//!   everything that follows from it (items, counts, event) in the same transaction.
+//! * Results are recorded in one statement that checks the fence, adds rows and counts those it really added.
+//! * A claim walks a short list without locks and then locks one task. The limit of a cluster is kept by an advisory
+//!   lock per cluster that lasts to the end of the claim: a counter in a row would have to be mended after every crash,
+//!   while the number of held tasks is always what it is.
+//!
+//! Not here: connections and deadlines ([`crate::postgres`]), and waking workers ([`crate::dispatch`]).
+
+mod claims;
+mod lead;
+mod rows;
+pub mod statements;
+mod tasks;
+mod upkeep;
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff_sqlx::{Timestamp, ToSqlx};
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use self::lead::Lead;
+use self::rows::LockedRow;
+use super::change::Ending;
+use super::{Outbox, OutboxId, OutboxRow, StoreError, Task};
+use crate::postgres::Database;
+use crate::task::{Event, TaskId};
+
+/// The record in Postgres. Needs a migrated schema.
+pub struct PostgresStore {
+    db: Database,
+    lead: Lead,
+}
+
+impl PostgresStore {
+    /// A store over a connected database.
+    #[must_use]
+    pub fn new(db: Database) -> Self {
+        Self { lead: Lead::new(db.clone()), db }
+    }
+}
+
+#[async_trait]
+impl Outbox for PostgresStore {
+    async fn published(&self, rows: &[OutboxId]) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<i64> = rows.iter().map(|row| row.0).collect();
+        let call = async {
+            sqlx::query(statements::PUBLISHED).bind(ids).execute(self.db.pool()).await?;
+            Ok(())
+        };
+        self.db.write(call).await.map_err(while_("noting published events"))
+    }
+}
+
+/// Why a call failed, while it is not yet known what to call it.
+#[derive(Debug)]
+enum Failure {
+    Sql(sqlx::Error),
+    Store(StoreError),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Gives a failure of the database the words for what was tried.
+fn while_(doing: &'static str) -> impl FnOnce(Failure) -> StoreError {
+    move |failure| match failure {
+        Failure::Sql(source) => StoreError::Unavailable { doing, source: source.into() },
+        Failure::Store(error) => error,
+    }
+}
+
+/// Locks a task until the end of the transaction, and tells the time of the database.
+async fn lock(tx: &mut PgConnection, id: TaskId) -> Result<Option<(Task, Timestamp)>, Failure> {
+    let row: Option<LockedRow> =
+        sqlx::query_as(statements::LOCK).bind(id.as_uuid()).fetch_optional(tx).await?;
+    row.map(locked).transpose()
+}
+
+fn locked(row: LockedRow) -> Result<(Task, Timestamp), Failure> {
+    Ok((row.task.try_into()?, row.at))
+}
+
+/// Writes what a change left of a locked task. A lease begins now, or stays as it is.
+async fn save(tx: &mut PgConnection, task: &Task, lease: Option<Duration>) -> Result<(), sqlx::Error> {
+    sqlx::query(statements::SAVE)
+        .bind(task.id.as_uuid())
+        .bind(lease.map(millis))
+        .bind(task.state.status.as_str())
+        .bind(i64::from(task.state.attempt.0))
+        .bind(task.worker.as_ref().map(crate::task::ReplicaId::as_str))
+        .bind(i32::from(task.state.tries))
+        .bind(task.error.as_deref().map(text))
+        .bind(int(task.counts.failed))
+        .bind(int(task.counts.cancelled))
+        .bind(task.started_at.map(ToSqlx::to_sqlx))
+        .bind(task.finished_at.map(ToSqlx::to_sqlx))
+        .bind(task.updated_at.to_sqlx())
+        .execute(tx)
+        .await
+        .map(drop)
+}
+
+/// Commits the terminal event of a task.
+async fn commit_event(tx: &mut PgConnection, task: &Task, event: &Event) -> Result<OutboxId, Failure> {
+    let json = serde_json::to_string(event).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let id: i64 = sqlx::query_scalar(statements::COMMIT_EVENT)
+        .bind(task.id.as_uuid())
+        .bind(task.owner.as_str())
+        .bind(json)
+        .fetch_one(tx)
+        .await?;
+    Ok(OutboxId(id))
+}
+
+/// Writes an ending that no worker decided: what is left of the task, its items, its event.
+async fn save_ending(tx: &mut PgConnection, task: &Task, ending: Ending) -> Result<OutboxRow, Failure> {
+    let finished_at = task.finished_at.unwrap_or(task.updated_at);
+    sqlx::query(statements::END_ITEMS)
+        .bind(task.id.as_uuid())
+        .bind(int(task.counts.total))
+        .bind(ending.pending.state().as_str())
+        .bind(ending.pending.message().map(text))
+        .bind(finished_at.to_sqlx())
+        .execute(&mut *tx)
+        .await?;
+    save(tx, task, None).await?;
+    let id = commit_event(tx, task, &ending.event).await?;
+    Ok(OutboxRow { id, owner: task.owner.clone(), event: ending.event })
+}
+
+async fn begin(db: &Database) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    db.pool().begin().await
+}
+
+/// Postgres texts cannot hold the character 0, and a message from elsewhere must not stop a task from ending.
+fn text(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Counts and indexes are at most 100,000.
+fn int(n: u32) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,306 @@
+//! Every statement of the store, so that they can be read, prepared and explained in one place.
+//!
+//! Times are the database's: `now()` for what people see, `clock_timestamp()` for leases, because a transaction may
+//! wait for a lock and a lease must not have begun before the wait.
+
+/// The columns of a task, as [`super::rows::TaskRow`] reads them.
+macro_rules! columns {
+    () => {
+        "id, owner, action, parameters, cluster, reason, priority, concurrency, item_timeout_ms, max_attempts, \
+         status, attempt, tries, total, succeeded, failed, skipped, cancelled, worker, error, \
+         created_at, started_at, finished_at, updated_at"
+    };
+}
+
+macro_rules! statements {
+    ($($(#[$doc:meta])* $name:ident = $($sql:expr),+;)*) => {
+        $($(#[$doc])* pub const $name: &str = concat!($($sql),+);)*
+
+        /// Every statement by name.
+        pub const ALL: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+statements! {
+    /// Key, task and members in one. No row comes back when the key was there before.
+    CREATE = "
+        WITH key AS (
+            INSERT INTO idempotency_keys (owner, key, fingerprint, task_id)
+            SELECT $2, $12, $13, $1 WHERE $12::text IS NOT NULL
+            ON CONFLICT (owner, key) DO NOTHING
+            RETURNING task_id
+        ), task AS (
+            INSERT INTO tasks (id, owner, action, parameters, cluster, reason, priority, concurrency,
+                item_timeout_ms, max_attempts, status, total)
+            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'queued', cardinality($11::text[])
+            WHERE $12::text IS NULL OR EXISTS (SELECT FROM key)
+            RETURNING ", columns!(), "
+        ), members AS (
+            INSERT INTO task_members (task_id, names) SELECT id, $11 FROM task
+        )
+        SELECT ", columns!(), " FROM task";
+
+    /// The task that a key made, and the fingerprint of the body it came with.
+    FIND_BY_KEY = "
+        SELECT fingerprint, task_id FROM idempotency_keys WHERE owner = $1 AND key = $2";
+
+    /// One task.
+    FIND = "SELECT ", columns!(), " FROM tasks WHERE id = $1";
+
+    /// One task, locked against every other change, and the time of the transaction.
+    LOCK = "SELECT ", columns!(), ", now() AS at FROM tasks WHERE id = $1 FOR NO KEY UPDATE";
+
+    /// A page of everybody's tasks.
+    LIST = "
+        SELECT ", columns!(), " FROM tasks
+        WHERE id < $1 AND (cardinality($2::text[]) = 0 OR status = ANY ($2)) AND ($3::text IS NULL OR cluster = $3)
+        ORDER BY id DESC LIMIT $4";
+
+    /// A page of everybody's tasks that are not over.
+    LIST_OPEN = "
+        SELECT ", columns!(), " FROM tasks
+        WHERE finished_at IS NULL AND id < $1 AND status = ANY ($2) AND ($3::text IS NULL OR cluster = $3)
+        ORDER BY id DESC LIMIT $4";
+
+    /// A page of one user's tasks.
+    LIST_OF_OWNER = "
+        SELECT ", columns!(), " FROM tasks
+        WHERE owner = $5 AND id < $1 AND (cardinality($2::text[]) = 0 OR status = ANY ($2))
+            AND ($3::text IS NULL OR cluster = $3)
+        ORDER BY id DESC LIMIT $4";
+
+    /// What is not over of one user, and the newest that is.
+    SNAPSHOT = "
+        SELECT * FROM (
+            SELECT ", columns!(), " FROM tasks WHERE owner = $1 AND finished_at IS NULL
+            UNION ALL
+            (SELECT ", columns!(), " FROM tasks WHERE owner = $1 AND finished_at IS NOT NULL
+                ORDER BY id DESC LIMIT $2)
+        ) AS seen ORDER BY id DESC";
+
+    /// A page of items with their results, from index `$2`.
+    ITEMS = "
+        SELECT ($2 + member.place - 1)::integer AS idx, member.name,
+            items.state, items.effect, items.message, items.tries, items.finished_at
+        FROM task_members
+        CROSS JOIN LATERAL unnest(names[$2 + 1 : $2 + $3]) WITH ORDINALITY AS member (name, place)
+        LEFT JOIN items ON items.task_id = $1 AND items.idx = $2 + member.place - 1
+        WHERE task_members.task_id = $1
+        ORDER BY member.place";
+
+    /// A page of the items that ended in a state, from index `$2`. The names are cut out of the array once.
+    ITEMS_IN_STATE = "
+        WITH page AS MATERIALIZED (
+            SELECT idx, state, effect, message, tries, finished_at FROM items
+            WHERE task_id = $1 AND idx >= $2 AND state = $4
+            ORDER BY idx LIMIT $3
+        ), bounds AS MATERIALIZED (
+            SELECT min(idx) AS low, max(idx) AS high FROM page
+        )
+        SELECT page.idx, member.name, page.state, page.effect, page.message, page.tries, page.finished_at
+        FROM task_members
+        CROSS JOIN bounds
+        CROSS JOIN LATERAL unnest(names[low + 1 : high + 1]) WITH ORDINALITY AS member (name, place)
+        JOIN page ON page.idx = low + member.place - 1
+        WHERE task_members.task_id = $1
+        ORDER BY page.idx";
+
+    /// All names of a task, and the indexes that have a result.
+    PENDING = "
+        SELECT names, ARRAY(SELECT idx FROM items WHERE task_id = $1) AS done
+        FROM task_members WHERE task_id = $1";
+
+    /// The best tasks to claim, best first; `$1` per cluster, at most `$2`, of the actions `$3` that we know.
+    ///
+    /// A recursive walk over the partial index jumps from one pair of owner and cluster to the next, so the cost
+    /// follows the number of pairs that wait, not the number of tasks. Each owner's candidates after the first count
+    /// as if those before were held: that is the order in which one claimer after the other would choose, and it lets
+    /// parallel claimers go down the same list.
+    SHORTLIST = "
+        WITH RECURSIVE pairs AS (
+            (SELECT owner, cluster FROM tasks WHERE status = 'queued' ORDER BY owner, cluster LIMIT 1)
+            UNION ALL
+            SELECT next.owner, next.cluster FROM pairs CROSS JOIN LATERAL (
+                SELECT owner, cluster FROM tasks
+                WHERE status = 'queued' AND (owner, cluster) > (pairs.owner, pairs.cluster)
+                ORDER BY owner, cluster LIMIT 1
+            ) AS next
+        ), held AS MATERIALIZED (
+            SELECT id, owner, cluster, action, priority, tries, max_attempts, lease_until
+            FROM tasks WHERE status IN ('running', 'cancelling')
+        ), by_cluster AS MATERIALIZED (
+            SELECT cluster, count(*) AS n FROM held GROUP BY cluster
+        ), by_owner AS (
+            SELECT owner, count(*) AS n FROM held GROUP BY owner
+        ), candidates AS (
+            SELECT best.id, pairs.owner, best.priority
+            FROM pairs
+            LEFT JOIN by_cluster USING (cluster)
+            CROSS JOIN LATERAL (
+                SELECT id, priority FROM tasks
+                WHERE status = 'queued' AND owner = pairs.owner AND cluster = pairs.cluster AND action = ANY ($3)
+                ORDER BY priority DESC, id LIMIT $2
+            ) AS best
+            WHERE coalesce(by_cluster.n, 0) < $1
+            UNION ALL
+            SELECT id, owner, priority FROM held JOIN by_cluster USING (cluster)
+            WHERE lease_until <= clock_timestamp() AND tries < max_attempts AND action = ANY ($3) AND by_cluster.n <= $1
+        ), ranked AS (
+            SELECT id, owner, priority,
+                row_number() OVER (PARTITION BY owner ORDER BY priority DESC, id) - 1 AS before
+            FROM candidates
+        )
+        SELECT ranked.id
+        FROM ranked LEFT JOIN by_owner USING (owner) LEFT JOIN owners USING (owner)
+        ORDER BY coalesce(by_owner.n, 0) + ranked.before, owners.last_served_at NULLS FIRST,
+            ranked.priority DESC, ranked.id
+        LIMIT $2";
+
+    /// The first of a shortlist that nobody else is just claiming and that may still be claimed.
+    TAKE = "
+        SELECT ", columns!(), ", now() AS at FROM tasks
+        WHERE id = ANY ($1) AND (status = 'queued' OR (status IN ('running', 'cancelling')
+            AND lease_until <= clock_timestamp() AND tries < max_attempts))
+        ORDER BY array_position($1, id) LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED";
+
+    /// One claim at a time on a cluster, until the end of the transaction.
+    LOCK_CLUSTER = "SELECT pg_advisory_xact_lock(20262, hashtext($1))";
+
+    /// Tasks held on a cluster besides this one.
+    HELD_ON_CLUSTER = "
+        SELECT count(*) FROM tasks WHERE cluster = $1 AND status IN ('running', 'cancelling') AND id <> $2";
+
+    /// When an owner was served last.
+    SERVE = "
+        INSERT INTO owners (owner, last_served_at) VALUES ($1, clock_timestamp())
+        ON CONFLICT (owner) DO UPDATE SET last_served_at = excluded.last_served_at";
+
+    /// Writes what a change left of a task. The lease begins now for `$2` milliseconds, stays (null), or goes with the
+    /// worker.
+    SAVE = "
+        UPDATE tasks SET
+            lease_until = CASE WHEN $5::text IS NULL THEN NULL
+                ELSE coalesce(clock_timestamp() + $2::bigint * interval '1 millisecond', lease_until) END,
+            status = $3, attempt = $4, worker = $5, tries = $6, error = $7, failed = $8, cancelled = $9,
+            started_at = $10, finished_at = $11, updated_at = $12
+        WHERE id = $1";
+
+    /// Ends every item without a result in the same way.
+    END_ITEMS = "
+        INSERT INTO items (task_id, idx, state, message, tries, finished_at)
+        SELECT $1, place, $3, $4, 0, $5 FROM generate_series(0, $2 - 1) AS place
+        ON CONFLICT DO NOTHING";
+
+    /// Commits a terminal event.
+    COMMIT_EVENT = "INSERT INTO outbox (task_id, owner, event) VALUES ($1, $2, $3::text::json) RETURNING id";
+
+    /// The terminal event of a task.
+    FIND_EVENT = "SELECT id FROM outbox WHERE task_id = $1";
+
+    /// Renews the leases of `$1` under the attempts `$2`, and tells of each in order.
+    RENEW = "
+        WITH asked AS MATERIALIZED (
+            SELECT id, attempt, place FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS a (id, attempt, place)
+        ), renewed AS (
+            UPDATE tasks SET lease_until = clock_timestamp() + $3::bigint * interval '1 millisecond'
+            FROM asked
+            WHERE tasks.id = asked.id AND tasks.attempt = asked.attempt
+                AND tasks.worker IS NOT NULL AND tasks.finished_at IS NULL
+            RETURNING tasks.id, tasks.status
+        )
+        SELECT renewed.status FROM asked LEFT JOIN renewed USING (id) ORDER BY asked.place";
+
+    /// The fence, the results, and the counts of those that were really added. No row: the fence held.
+    RECORD = "
+        WITH held AS MATERIALIZED (
+            SELECT id, total FROM tasks WHERE id = $1 AND attempt = $2 AND finished_at IS NULL FOR NO KEY UPDATE
+        ), added AS (
+            INSERT INTO items (task_id, idx, state, effect, message, tries, finished_at)
+            SELECT held.id, r.idx, r.state, r.effect, r.message, r.tries, r.finished_at
+            FROM held CROSS JOIN unnest($3::integer[], $4::text[], $5::text[], $6::text[], $7::integer[],
+                $8::timestamptz[]) AS r (idx, state, effect, message, tries, finished_at)
+            WHERE r.idx < held.total
+            ON CONFLICT DO NOTHING
+            RETURNING state
+        ), sums AS MATERIALIZED (
+            SELECT count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
+                count(*) FILTER (WHERE state = 'failed') AS failed,
+                count(*) FILTER (WHERE state = 'skipped') AS skipped,
+                count(*) FILTER (WHERE state = 'cancelled') AS cancelled
+            FROM added
+        )
+        UPDATE tasks SET succeeded = tasks.succeeded + sums.succeeded, failed = tasks.failed + sums.failed,
+            skipped = tasks.skipped + sums.skipped, cancelled = tasks.cancelled + sums.cancelled, updated_at = now()
+        FROM held, sums WHERE tasks.id = held.id
+        RETURNING tasks.total, tasks.succeeded, tasks.failed, tasks.skipped, tasks.cancelled";
+
+    /// Marks outbox rows.
+    PUBLISHED = "UPDATE outbox SET published_at = now() WHERE id = ANY ($1) AND published_at IS NULL";
+
+    /// What may be claimed, oldest first.
+    CLAIMABLE = "
+        (SELECT id FROM tasks WHERE status = 'queued' ORDER BY id LIMIT $1)
+        UNION ALL
+        SELECT id FROM tasks WHERE status IN ('running', 'cancelling')
+            AND lease_until <= clock_timestamp() AND tries < max_attempts
+        ORDER BY id LIMIT $1";
+
+    /// Lapsed tasks that used up their tries.
+    USED_UP = "
+        SELECT id FROM tasks WHERE status IN ('running', 'cancelling')
+            AND lease_until <= clock_timestamp() AND tries >= max_attempts
+        ORDER BY id LIMIT $1";
+
+    /// One of them, if it still is one and nobody else is giving it up.
+    LOCK_USED_UP = "
+        SELECT ", columns!(), ", now() AS at FROM tasks
+        WHERE id = $1 AND status IN ('running', 'cancelling')
+            AND lease_until <= clock_timestamp() AND tries >= max_attempts
+        FOR NO KEY UPDATE SKIP LOCKED";
+
+    /// Events older than `$1` milliseconds that are not known to be published.
+    UNPUBLISHED = "
+        SELECT id, owner, event FROM outbox
+        WHERE published_at IS NULL AND created_at <= now() - $1::bigint * interval '1 millisecond'
+        ORDER BY id LIMIT $2";
+
+    /// Deletes the `$2` tasks that are over for longest, for more than `$1` milliseconds; fewer when they have more
+    /// than `$3` items. The first is always among them.
+    PRUNE = "
+        WITH old AS MATERIALIZED (
+            SELECT id, total, finished_at FROM tasks
+            WHERE finished_at <= now() - $1::bigint * interval '1 millisecond'
+            ORDER BY finished_at LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        ), sums AS (
+            SELECT id, sum(total) OVER (ORDER BY finished_at, id) - total AS before FROM old
+        )
+        DELETE FROM tasks USING sums WHERE tasks.id = sums.id AND sums.before < $3";
+
+    /// Forgets `$2` owners without tasks that were not served for `$1` milliseconds.
+    FORGET_OWNERS = "
+        DELETE FROM owners WHERE owner IN (
+            SELECT owner FROM owners
+            WHERE last_served_at <= now() - $1::bigint * interval '1 millisecond'
+                AND NOT EXISTS (SELECT FROM tasks WHERE tasks.owner = owners.owner)
+            LIMIT $2)";
+
+    /// What waits.
+    BACKLOG = "
+        SELECT (SELECT count(*) FROM tasks WHERE status = 'queued') AS queued,
+            (SELECT count(*) FROM tasks WHERE status IN ('running', 'cancelling')) AS held,
+            (SELECT count(*) FROM tasks WHERE status IN ('running', 'cancelling')
+                AND lease_until <= clock_timestamp()) AS lapsed,
+            (SELECT count(*) FROM outbox WHERE published_at IS NULL) AS outbox,
+            (SELECT (extract(epoch FROM clock_timestamp() - created_at) * 1000)::bigint FROM tasks
+                WHERE status = 'queued' ORDER BY id LIMIT 1) AS oldest_ms";
+
+    /// Takes the lead for as long as the session lives.
+    TAKE_LEAD = "SELECT pg_try_advisory_lock(20261, 0)";
+
+    /// Whether this session still has the lead.
+    HAS_LEAD = "
+        SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+            AND classid = 20261 AND objid = 0 AND objsubid = 2 AND granted)";
+}

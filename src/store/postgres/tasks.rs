@@ -1,0 +1,217 @@
+//! The gateway's side: submits, lists, pages, snapshots, changes by users.
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::rows::{ItemRow, TaskRow, name};
+use super::{Failure, PostgresStore, begin, int, lock, millis, save, save_ending, statements, text, while_};
+use crate::store::{
+    Control, Controlled, Created, IdempotencyKey, ItemQuery, NewTask, StoreError, Task, TaskQuery, TaskStore,
+    change,
+};
+use crate::task::{ClusterName, Item, ItemName, ItemState, TaskId, UserId};
+
+/// Looks for the task of a key that is being used by somebody else right now.
+const KEY_LOOKS: usize = 5;
+
+#[async_trait]
+impl TaskStore for PostgresStore {
+    async fn create(&self, new: NewTask) -> Result<Created, StoreError> {
+        self.create_or_find(&new).await.map_err(while_("recording a task"))
+    }
+
+    async fn find(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        self.find_task(id).await.map_err(while_("reading a task"))
+    }
+
+    async fn list(&self, query: &TaskQuery) -> Result<Vec<Task>, StoreError> {
+        let statuses: Vec<&str> = query.statuses.iter().map(|status| status.as_str()).collect();
+        let all_open = !statuses.is_empty() && !query.statuses.iter().any(|status| status.is_terminal());
+        let statement = match (&query.owner, all_open) {
+            (Some(_), _) => statements::LIST_OF_OWNER,
+            (None, true) => statements::LIST_OPEN,
+            (None, false) => statements::LIST,
+        };
+        let mut page = sqlx::query_as(statement)
+            .bind(query.before.map_or(Uuid::max(), |before| before.as_uuid()))
+            .bind(statuses)
+            .bind(query.cluster.as_ref().map(ClusterName::as_str))
+            .bind(i64::from(query.limit));
+        if let Some(owner) = &query.owner {
+            page = page.bind(owner.as_str());
+        }
+        let call = async { Ok(page.fetch_all(self.db.pool()).await?) };
+        self.db.read(call).await.map(readable).map_err(while_("listing tasks"))
+    }
+
+    async fn items(&self, task: TaskId, query: &ItemQuery) -> Result<Vec<Item>, StoreError> {
+        let first = query.after.map_or(0, |after| after.saturating_add(1));
+        let page = match query.state {
+            Some(ItemState::Running) => Ok(Vec::new()),
+            Some(ItemState::Pending) => self.pending_page(task, first, query.limit).await,
+            state => self.item_page(task, state, first, query.limit).await,
+        };
+        page.map_err(while_("reading items"))
+    }
+
+    async fn snapshot(&self, owner: &UserId, recent: u32) -> Result<Vec<Task>, StoreError> {
+        let call = async {
+            let rows = sqlx::query_as(statements::SNAPSHOT).bind(owner.as_str()).bind(i64::from(recent));
+            Ok(rows.fetch_all(self.db.pool()).await?)
+        };
+        self.db.read(call).await.map(readable).map_err(while_("reading a snapshot"))
+    }
+
+    async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {
+        let call = self.change(id, control);
+        self.db.transaction(1, 1, call).await.map_err(while_("changing a task"))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.db.ping().await.map_err(Failure::from).map_err(while_("asking whether it answers"))
+    }
+}
+
+impl PostgresStore {
+    async fn create_or_find(&self, new: &NewTask) -> Result<Created, Failure> {
+        for _ in 0..KEY_LOOKS {
+            if let Some(row) = self.db.write(self.insert(new)).await? {
+                return Ok(Created::New(row.try_into()?));
+            }
+            // No row: the key was there. It may be gone again by now, with a pruned task or an undone insert.
+            let Some(key) = &new.key else { continue };
+            if let Some(task) = self.task_of_key(&new.owner, key).await? {
+                return Ok(Created::Existing(task));
+            }
+        }
+        Err(sqlx::Error::RowNotFound.into())
+    }
+
+    async fn insert(&self, new: &NewTask) -> Result<Option<TaskRow>, Failure> {
+        let spec = &new.spec;
+        let names: Vec<&str> = spec.items.iter().map(ItemName::as_str).collect();
+        let row = sqlx::query_as(statements::CREATE)
+            .bind(new.id.as_uuid())
+            .bind(new.owner.as_str())
+            .bind(spec.action.name())
+            .bind(Json(spec.action.parameters()))
+            .bind(spec.cluster.as_str())
+            .bind(spec.reason.as_deref().map(text))
+            .bind(spec.priority.0)
+            .bind(spec.concurrency.map(i32::from))
+            .bind(spec.item_timeout.map(millis))
+            .bind(i32::from(spec.max_attempts))
+            .bind(names)
+            .bind(new.key.as_ref().map(|key| key.key.as_str()))
+            .bind(new.key.as_ref().map(|key| &key.fingerprint[..]));
+        Ok(row.fetch_optional(self.db.pool()).await?)
+    }
+
+    async fn task_of_key(&self, owner: &UserId, key: &IdempotencyKey) -> Result<Option<Task>, Failure> {
+        let call = async {
+            let row = sqlx::query_as::<_, (Vec<u8>, Uuid)>(statements::FIND_BY_KEY);
+            let row = row.bind(owner.as_str()).bind(&key.key);
+            Ok::<_, Failure>(row.fetch_optional(self.db.pool()).await?)
+        };
+        let Some((fingerprint, id)) = self.db.read(call).await? else { return Ok(None) };
+        let task = TaskId::from_uuid(id);
+        if fingerprint != key.fingerprint {
+            return Err(StoreError::KeyConflict { task }.into());
+        }
+        self.find_task(task).await
+    }
+
+    pub(super) async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Failure> {
+        let call = async {
+            let row = sqlx::query_as::<_, TaskRow>(statements::FIND).bind(id.as_uuid());
+            Ok::<_, Failure>(row.fetch_optional(self.db.pool()).await?)
+        };
+        Ok(self.db.read(call).await?.map(Task::try_from).transpose()?)
+    }
+
+    async fn item_page(
+        &self,
+        task: TaskId,
+        state: Option<ItemState>,
+        first: u32,
+        limit: u32,
+    ) -> Result<Vec<Item>, Failure> {
+        let statement = if state.is_some() { statements::ITEMS_IN_STATE } else { statements::ITEMS };
+        let limit = limit.min(int(u32::MAX).unsigned_abs() - first.min(int(u32::MAX).unsigned_abs()));
+        let mut page =
+            sqlx::query_as::<_, ItemRow>(statement).bind(task.as_uuid()).bind(int(first)).bind(int(limit));
+        if let Some(state) = state {
+            page = page.bind(state.as_str());
+        }
+        let rows = self.db.read(async { Ok::<_, Failure>(page.fetch_all(self.db.pool()).await?) }).await?;
+        Ok(rows.into_iter().map(|row| row.item(task)).collect::<Result<_, _>>()?)
+    }
+
+    async fn pending_page(&self, task: TaskId, first: u32, limit: u32) -> Result<Vec<Item>, Failure> {
+        let pending = self.pending(task, first, limit as usize).await?;
+        Ok(pending.into_iter().map(|(index, name)| Item { index, name, result: None }).collect())
+    }
+
+    /// Items without a result from an index on. Both lists come whole, as two arrays: that is quicker than a join, also
+    /// for 100,000 items.
+    pub(super) async fn pending(
+        &self,
+        task: TaskId,
+        first: u32,
+        limit: usize,
+    ) -> Result<Vec<(u32, ItemName)>, Failure> {
+        let call = async {
+            let row = sqlx::query_as::<_, (Vec<String>, Vec<i32>)>(statements::PENDING).bind(task.as_uuid());
+            Ok::<_, Failure>(row.fetch_optional(self.db.pool()).await?)
+        };
+        let Some((names, done)) = self.db.read(call).await? else { return Ok(Vec::new()) };
+        let mut is_done = vec![false; names.len()];
+        for index in done {
+            if let Some(place) = is_done.get_mut(index.unsigned_abs() as usize) {
+                *place = true;
+            }
+        }
+        let items = (0_u32..).zip(names).zip(is_done).skip(first as usize);
+        let pending = items.filter(|(_, done)| !done).take(limit);
+        Ok(pending
+            .map(|((index, text), _)| Ok((index, name(task, &text)?)))
+            .collect::<Result<_, StoreError>>()?)
+    }
+
+    async fn change(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, Failure> {
+        let mut tx = begin(&self.db).await?;
+        let Some((mut task, at)) = lock(&mut tx, id).await? else { return Ok(None) };
+        let ending = change::apply(&mut task, control.into(), at.to_jiff())?;
+        let outbox = save_change(&mut tx, &task, ending).await?;
+        tx.commit().await?;
+        Ok(Some(Controlled { task, outbox }))
+    }
+}
+
+/// Writes a change, with the ending when it was one.
+pub(super) async fn save_change(
+    tx: &mut PgConnection,
+    task: &Task,
+    ending: Option<change::Ending>,
+) -> Result<Option<crate::store::OutboxRow>, Failure> {
+    match ending {
+        Some(ending) => save_ending(tx, task, ending).await.map(Some),
+        None => save(tx, task, None).await.map(|()| None).map_err(Failure::from),
+    }
+}
+
+/// The tasks that this release can read. One that a newer release made with an action of its own is left out of a
+/// list, and said so, rather than taking the list away.
+fn readable(rows: Vec<TaskRow>) -> Vec<Task> {
+    let read = |row: TaskRow| match row.try_into() {
+        Ok(task) => Some(task),
+        Err(error) => {
+            let error: StoreError = error;
+            tracing::warn!(%error, "a task is left out of a list");
+            None
+        }
+    };
+    rows.into_iter().filter_map(read).collect()
+}
