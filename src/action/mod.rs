@@ -3,6 +3,10 @@
 //! Every action observes, decides, acts: run again after a crash it finds its work done and says so. Not here: lanes,
 //! time-outs and retries (worker).
 
+pub mod kubernetes;
+pub mod registry;
+pub mod wait;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +15,9 @@ use async_trait::async_trait;
 use crate::BoxError;
 use crate::store::Task;
 use crate::task::{ClusterName, Effect, ItemName};
+
+pub use kubernetes::KubeClusters;
+pub use registry::Registry;
 
 /// How an item ended well.
 #[derive(Debug, Clone, PartialEq, Eq)]

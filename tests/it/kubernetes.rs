@@ -1,14 +1,114 @@
 //! Kubernetes: unmodified `kubectl` against the simulator, and our actions against the same one, compared.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod actions;
+mod faults;
 mod kubectl;
+mod oracle;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use milepost::clock::SystemClock;
+use milepost::action::{Action, ActionError, Actions, Done, KubeClusters, Registry, Target};
+use milepost::clock::{Clock, SystemClock};
+use milepost::config::{ActionsConfig, ClusterConfig};
 use milepost::simulator::{Simulator, SimulatorConfig};
+use milepost::store::Task;
+use milepost::task::spec::{Draft, TaskSpec};
+use milepost::task::{ClusterName, Counts, Effect, ItemName, TaskId, TaskState, UserId};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const CHANGED: Result<Done, ActionError> = Ok(Done::Succeeded(Effect::Changed));
+const ALREADY: Result<Done, ActionError> = Ok(Done::Succeeded(Effect::Already));
 
 /// A simulator with a few nodes.
 async fn simulator(nodes: u32) -> Simulator {
     let config = SimulatorConfig { nodes, ..SimulatorConfig::default() };
     Simulator::bind(config, 0, Arc::new(SystemClock)).await.unwrap()
+}
+
+/// Our side: a registry with the simulator as its cluster `sim`.
+struct Hub {
+    registry: Registry,
+    _home: TempDir,
+}
+
+impl Hub {
+    fn new(simulator: &Simulator) -> Self {
+        Self::with(simulator, |_| {})
+    }
+
+    /// With settings other than the usual ones.
+    fn with(simulator: &Simulator, set: impl FnOnce(&mut ActionsConfig)) -> Self {
+        let home = TempDir::new().unwrap();
+        let kubeconfig = home.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, simulator.kubeconfig_yaml()).unwrap();
+        let cluster = ClusterConfig {
+            name: "sim".into(),
+            kubeconfig: Some(kubeconfig),
+            context: None,
+            in_cluster: false,
+        };
+        let mut actions = ActionsConfig { call_timeout: Duration::from_secs(30), ..ActionsConfig::default() };
+        set(&mut actions);
+        let clusters = KubeClusters::new(&[cluster], &actions).unwrap();
+        Self { registry: Registry::new(clusters, actions.wait, Arc::new(SystemClock)), _home: home }
+    }
+
+    async fn prepare(&self, action: &str, parameters: Value) -> Result<Arc<dyn Action>, ActionError> {
+        self.registry.prepare(&task("sim", action, parameters)).await
+    }
+
+    /// Does an action to one node.
+    async fn run(&self, action: &str, parameters: Value, node: &str) -> Result<Done, ActionError> {
+        let name = ItemName::new(node).unwrap();
+        self.prepare(action, parameters).await?.run(Target { index: 0, name: &name }).await
+    }
+}
+
+/// A task as a worker gets it.
+fn task(cluster: &str, action: &str, parameters: Value) -> Task {
+    let draft = Draft {
+        action: action.into(),
+        cluster: cluster.into(),
+        items: vec!["unused".into()],
+        parameters,
+        reason: Some("disk".into()),
+        ..Draft::default()
+    };
+    let spec = TaskSpec::new(draft).unwrap();
+    let now = SystemClock.now();
+    Task {
+        id: TaskId::generate(),
+        owner: UserId::new("ada").unwrap(),
+        action: spec.action,
+        cluster: spec.cluster,
+        reason: spec.reason,
+        priority: spec.priority,
+        concurrency: None,
+        item_timeout: None,
+        max_attempts: spec.max_attempts,
+        state: TaskState::new(),
+        counts: Counts::new(1),
+        worker: None,
+        error: None,
+        created_at: now,
+        started_at: None,
+        finished_at: None,
+        updated_at: now,
+    }
+}
+
+fn labels(key: &str, value: &str, overwrite: bool) -> Value {
+    json!({"labels": {key: value}, "overwrite": overwrite})
+}
+
+fn taints(key: &str, value: &str, effect: &str) -> Value {
+    json!({"taints": [{"key": key, "value": value, "effect": effect}]})
+}
+
+fn cluster(name: &str) -> ClusterName {
+    ClusterName::new(name).unwrap()
 }

@@ -1,0 +1,79 @@
+//! What Milepost writes beside a cordon, so that people see who cordoned a node, when and why. Written in the patch of
+//! the cordon and removed in the patch of the uncordon.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::node::Observed;
+use crate::store::Task;
+use crate::task::{TaskId, UserId};
+
+/// The keys, with the configured prefix.
+#[derive(Debug, Clone)]
+pub(super) struct Annotations {
+    reason: String,
+    actor: String,
+    task: String,
+    time: String,
+    previous: String,
+}
+
+/// Who cordons, and why.
+#[derive(Debug, Clone)]
+pub(super) struct Note {
+    reason: Option<String>,
+    actor: UserId,
+    task: TaskId,
+}
+
+impl From<&Task> for Note {
+    fn from(task: &Task) -> Self {
+        Self { reason: task.reason.clone(), actor: task.owner.clone(), task: task.id }
+    }
+}
+
+impl Annotations {
+    pub(super) fn new(prefix: &str) -> Self {
+        let key = |name: &str| format!("{prefix}/cordon-{name}");
+        Self {
+            reason: key("reason"),
+            actor: key("actor"),
+            task: key("task"),
+            time: key("time"),
+            previous: key("previous"),
+        }
+    }
+
+    /// The annotations of a cordon of a node that could be scheduled before. A reason that an earlier cordon left is
+    /// removed when this one has none.
+    pub(super) fn set(&self, note: &Note, now: Timestamp) -> Map<String, Value> {
+        let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let pairs = [
+            (&self.reason, note.reason.clone().map_or(Value::Null, Value::from)),
+            (&self.actor, note.actor.as_str().into()),
+            (&self.task, note.task.to_string().into()),
+            (&self.time, time.into()),
+            (&self.previous, "schedulable".into()),
+        ];
+        pairs.into_iter().map(|(key, value)| (key.clone(), value)).collect()
+    }
+
+    /// Removes those that the node has.
+    pub(super) fn clear(&self, node: &Observed) -> Map<String, Value> {
+        let keys = [&self.reason, &self.actor, &self.task, &self.time, &self.previous];
+        keys.into_iter()
+            .filter(|key| node.annotations.contains_key(*key))
+            .map(|key| (key.clone(), Value::Null))
+            .collect()
+    }
+
+    pub(super) fn reason(&self, node: &Observed) -> Option<String> {
+        node.annotations.get(&self.reason).cloned()
+    }
+}
+
+#[cfg(test)]
+pub(super) fn note(reason: Option<&str>) -> Note {
+    let task = "018f0000-0000-7000-8000-000000000001".parse().unwrap();
+    Note { reason: reason.map(str::to_owned), actor: UserId::new("ada").unwrap(), task }
+}

@@ -1,0 +1,134 @@
+//! One cluster: its client, made when first needed, and the calls we make. Every call waits for its turn in the cluster's
+//! token bucket and has a deadline; none is retried here.
+
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use hyper::header::{HeaderValue, USER_AGENT};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::client::ClientBuilder;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::busy;
+use super::errors::CallError;
+use crate::BoxError;
+use crate::task::ClusterName;
+
+/// Who writes, as `managedFields` show it.
+const FIELD_MANAGER: &str = "milepost";
+/// How long a call may wait for its turn.
+const TURN_MAX: Duration = Duration::from_secs(60);
+/// Nodes of one page of a list.
+const PAGE_LEN: u32 = 500;
+/// Most nodes that are listed; Kubernetes itself supports 5,000.
+const NODES_MAX: usize = 20_000;
+
+/// Where the way to a cluster is written.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// A kubeconfig and a context in it, by default its current one.
+    Kubeconfig { path: PathBuf, context: Option<String> },
+    /// The service account of the pod.
+    InCluster,
+}
+
+pub(super) struct Cluster {
+    pub(super) name: ClusterName,
+    source: Source,
+    client: OnceCell<Client>,
+    turns: DefaultDirectRateLimiter,
+    call_timeout: Duration,
+}
+
+impl Cluster {
+    /// A cluster that nobody has talked to yet. Its bucket holds twice the calls of a second.
+    pub(super) fn new(
+        name: ClusterName,
+        source: Source,
+        call_timeout: Duration,
+        calls_per_second: u32,
+    ) -> Self {
+        let rate = NonZeroU32::new(calls_per_second).unwrap_or(NonZeroU32::MIN);
+        let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(1));
+        let turns = RateLimiter::direct(Quota::per_second(rate).allow_burst(burst));
+        Self { name, source, client: OnceCell::new(), turns, call_timeout }
+    }
+
+    /// Reads the configuration, if that has not been done. Does not talk to the cluster.
+    pub(super) async fn connect(&self) -> Result<&Client, BoxError> {
+        self.client.get_or_try_init(|| connect(&self.source)).await
+    }
+
+    /// The node as it is.
+    pub(super) async fn get(&self, name: &str) -> Result<DynamicObject, CallError> {
+        self.call(self.nodes().await?.get(name)).await
+    }
+
+    /// Sends a JSON merge patch.
+    pub(super) async fn patch(&self, name: &str, patch: &Value) -> Result<(), CallError> {
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let patch = Patch::Merge(patch);
+        self.call(self.nodes().await?.patch_metadata(name, &parameters, &patch)).await.map(drop)
+    }
+
+    /// Every node, page by page.
+    pub(super) async fn list(&self) -> Result<Vec<DynamicObject>, CallError> {
+        let nodes = self.nodes().await?;
+        let (mut all, mut next) = (Vec::new(), None::<String>);
+        while all.len() < NODES_MAX {
+            let mut page = ListParams::default().limit(PAGE_LEN);
+            page.continue_token = next.take();
+            let list = self.call(nodes.list(&page)).await?;
+            all.extend(list.items);
+            next = list.metadata.continue_.filter(|token| !token.is_empty());
+            if next.is_none() {
+                break;
+            }
+        }
+        all.truncate(NODES_MAX);
+        Ok(all)
+    }
+
+    async fn nodes(&self) -> Result<Api<DynamicObject>, CallError> {
+        let client = self.connect().await.map_err(kube::Error::Service)?;
+        Ok(Api::all_with(client.clone(), &ApiResource::erase::<Node>(&())))
+    }
+
+    async fn call<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        timeout(TURN_MAX, self.turns.until_ready()).await.map_err(|_| CallError::Crowded(TURN_MAX))?;
+        let limit = self.call_timeout;
+        Ok(timeout(limit, call).await.map_err(|_| CallError::TimedOut(limit))??)
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_client(client: Client, call_timeout: Duration) -> Self {
+        let name = ClusterName::new("prod").unwrap();
+        Self {
+            client: OnceCell::new_with(Some(client)),
+            ..Self::new(name, Source::InCluster, call_timeout, 1_000)
+        }
+    }
+}
+
+async fn connect(source: &Source) -> Result<Client, BoxError> {
+    let mut config = match source {
+        Source::InCluster => Config::incluster()?,
+        Source::Kubeconfig { path, context } => {
+            let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
+            Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?
+        }
+    };
+    // The client's own retries would take the time of an item without anybody seeing why.
+    config.default_retry = false;
+    let agent = concat!("milepost/", env!("CARGO_PKG_VERSION"));
+    config.headers.push((USER_AGENT, HeaderValue::from_static(agent)));
+    Ok(busy::client(ClientBuilder::try_from(config)?))
+}

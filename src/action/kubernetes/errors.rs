@@ -1,0 +1,158 @@
+//! From an error of a call to an error of an item: whether trying again may help, and a sentence for the user.
+
+use std::error::Error;
+use std::time::Duration;
+
+use kube::core::Status;
+
+use super::busy::Busy;
+use crate::action::ActionError;
+use crate::task::ClusterName;
+
+/// Why a call came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    /// The client or the server says so.
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+    /// No answer in time. What was asked may have been done.
+    #[error("no answer within {}", text(.0))]
+    TimedOut(Duration),
+    /// So many calls waited for their turn that this one gave up before it was sent.
+    #[error("waited {} for a turn among the calls to this cluster", text(.0))]
+    Crowded(Duration),
+}
+
+/// A duration as people write it.
+fn text(duration: &Duration) -> String {
+    format!("{duration:?}")
+}
+
+/// What was called, for sentences.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) cluster: &'a ClusterName,
+    pub(super) node: &'a str,
+    /// The Kubernetes verb.
+    pub(super) verb: &'static str,
+}
+
+impl CallError {
+    /// Whether another writer was faster.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Kube(kube::Error::Api(status)) if status.code == 409)
+    }
+
+    pub(super) fn into_action(self, call: Call<'_>) -> ActionError {
+        match self {
+            Self::Kube(kube::Error::Api(status)) => refused(&status, call),
+            Self::Kube(kube::Error::Service(source)) => match source.downcast_ref::<Busy>() {
+                Some(busy) => transient(busy_text(busy.code, call), busy.retry_after),
+                None => unreachable(source.as_ref(), call),
+            },
+            Self::Kube(error) if is_answer(&error) => ActionError::permanent(format!(
+                "cluster {} gave an answer that cannot be read: {error}",
+                call.cluster
+            )),
+            Self::Kube(error) => unreachable(&error, call),
+            Self::TimedOut(_) | Self::Crowded(_) => {
+                transient(format!("cluster {}: {self}", call.cluster), None)
+            }
+        }
+    }
+}
+
+fn transient(message: String, retry_after: Option<Duration>) -> ActionError {
+    ActionError::Transient { message, retry_after }
+}
+
+/// Whether the server answered, with something that makes no sense.
+fn is_answer(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) | kube::Error::BuildRequest(_))
+}
+
+fn unreachable(error: &(dyn Error + 'static), call: Call<'_>) -> ActionError {
+    transient(format!("cluster {} cannot be reached: {}", call.cluster, root_cause(error)), None)
+}
+
+/// The last of a chain of errors: the ones before it only say that something failed.
+pub(super) fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    const DEPTH_MAX: usize = 16;
+    let next = |error: &&'a (dyn Error + 'static)| {
+        let error: &'a (dyn Error + 'static) = *error;
+        error.source()
+    };
+    std::iter::successors(Some(error), next).take(DEPTH_MAX).last().unwrap_or(error)
+}
+
+fn busy_text(code: u16, call: Call<'_>) -> String {
+    match code {
+        429 => format!("cluster {} is busy and asks to come back later", call.cluster),
+        code => format!("cluster {} is not available ({code})", call.cluster),
+    }
+}
+
+/// What a refusal by the API means. 5xx are all worth another try, because every run observes first.
+fn refused(status: &Status, call: Call<'_>) -> ActionError {
+    let Call { cluster, node, verb } = call;
+    let after = status.details.as_ref().map(|details| u64::from(details.retry_after_seconds));
+    let after = after.filter(|secs| *secs > 0).map(Duration::from_secs);
+    match status.code {
+        404 => ActionError::permanent(format!("node {node} does not exist in cluster {cluster}")),
+        401 => {
+            ActionError::permanent(format!("cluster {cluster} does not accept the credentials it was given"))
+        }
+        403 => ActionError::permanent(format!("forbidden: needs {verb} on nodes in cluster {cluster}")),
+        409 => transient(format!("node {node} kept changing while it was being changed"), after),
+        408 => transient(format!("cluster {cluster} did not finish in time"), after),
+        429 => transient(busy_text(429, call), after),
+        code @ 500.. => transient(format!("{}: {}", busy_text(code, call), status.message), after),
+        _ => ActionError::permanent(format!("cluster {cluster} refused the change: {}", status.message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(error: CallError) -> ActionError {
+        let cluster = ClusterName::new("prod").unwrap();
+        error.into_action(Call { cluster: &cluster, node: "n1", verb: "patch" })
+    }
+
+    fn api(code: u16) -> ActionError {
+        action(kube::Error::Api(Status::failure("why", "Reason").with_code(code).boxed()).into())
+    }
+
+    #[test]
+    fn what_trying_again_does_not_mend_is_permanent() {
+        let sentences = [
+            (400, "cluster prod refused the change: why"),
+            (401, "cluster prod does not accept the credentials it was given"),
+            (403, "forbidden: needs patch on nodes in cluster prod"),
+            (404, "node n1 does not exist in cluster prod"),
+            (422, "cluster prod refused the change: why"),
+        ];
+        for (code, sentence) in sentences {
+            assert_eq!(api(code), ActionError::permanent(sentence), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_may_pass_is_transient() {
+        for code in [408, 409, 429, 500, 502, 503, 504] {
+            assert!(matches!(api(code), ActionError::Transient { .. }), "{code}");
+        }
+        let late = CallError::TimedOut(Duration::from_secs(10));
+        assert_eq!(action(late), ActionError::transient("cluster prod: no answer within 10s"));
+        let busy = Busy { code: 429, retry_after: Some(Duration::from_secs(3)) };
+        let expected = ActionError::Transient {
+            message: "cluster prod is busy and asks to come back later".into(),
+            retry_after: Some(Duration::from_secs(3)),
+        };
+        assert_eq!(action(kube::Error::Service(busy.into()).into()), expected);
+        let gone = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let expected = ActionError::transient("cluster prod cannot be reached: connection refused");
+        assert_eq!(action(kube::Error::Service(gone.into()).into()), expected);
+    }
+}

@@ -1,0 +1,82 @@
+//! Which action a task gets, and which clusters there are: what the worker and the gateway hold of this module.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::kubernetes::KubeClusters;
+use super::wait::Wait;
+use super::{Action, ActionError, Actions, ClusterError, Clusters, NodeView};
+use crate::clock::Clock;
+use crate::store::Task;
+use crate::task::{ActionSpec, ClusterName};
+
+/// The cluster that needs no configuration: it has no nodes, and only `wait` can be done there.
+pub const LOCAL: &str = "local";
+
+/// Every action and every cluster of this process.
+pub struct Registry {
+    clusters: KubeClusters,
+    /// The `local` cluster, where the `wait` action is allowed.
+    local: Option<ClusterName>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Registry {
+    /// With `wait`, the action of that name is allowed, on every cluster and on [`LOCAL`].
+    #[must_use]
+    pub fn new(clusters: KubeClusters, wait: bool, clock: Arc<dyn Clock>) -> Self {
+        let local = wait.then(|| ClusterName::new(LOCAL).expect("the name follows the rules of names"));
+        Self { clusters, local, clock }
+    }
+
+    fn is_local(&self, cluster: &ClusterName) -> bool {
+        self.local.as_ref() == Some(cluster) && !self.clusters.has(cluster)
+    }
+
+    fn wait(&self, task: &Task, action: Wait) -> Result<Arc<dyn Action>, ActionError> {
+        if self.local.is_none() {
+            return Err(ActionError::permanent("the action wait is not allowed here: actions.wait is off"));
+        }
+        if !self.is_local(&task.cluster) && !self.clusters.has(&task.cluster) {
+            return Err(unknown(&task.cluster));
+        }
+        Ok(Arc::new(action))
+    }
+}
+
+fn unknown(cluster: &ClusterName) -> ActionError {
+    ActionError::permanent(ClusterError::Unknown(cluster.clone()).to_string())
+}
+
+#[async_trait]
+impl Actions for Registry {
+    async fn prepare(&self, task: &Task) -> Result<Arc<dyn Action>, ActionError> {
+        if let ActionSpec::Wait(parameters) = &task.action {
+            return self.wait(task, Wait::new(parameters));
+        }
+        if self.is_local(&task.cluster) {
+            let name = task.action.name();
+            return Err(ActionError::permanent(format!("the cluster {LOCAL} has no nodes to {name}")));
+        }
+        self.clusters.prepare(task, Arc::clone(&self.clock)).await?.ok_or_else(|| unknown(&task.cluster))
+    }
+}
+
+#[async_trait]
+impl Clusters for Registry {
+    fn names(&self) -> Vec<ClusterName> {
+        let mut names = self.clusters.names();
+        names.extend(self.local.clone());
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    async fn nodes(&self, cluster: &ClusterName) -> Result<Vec<NodeView>, ClusterError> {
+        if self.is_local(cluster) {
+            return Ok(Vec::new());
+        }
+        self.clusters.nodes(cluster).await
+    }
+}

@@ -1,0 +1,68 @@
+//! The `wait` action: it waits and does nothing else. For demos, load tests, and trying Milepost without a cluster.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Action, ActionError, Done, Target};
+use crate::task::Effect;
+use crate::task::spec::WaitParameters;
+
+/// Waits, and fails the items it was told to.
+#[derive(Debug, Clone)]
+pub struct Wait {
+    duration: Duration,
+    fail_every: u32,
+}
+
+impl Wait {
+    /// The action with the parameters of a task.
+    #[must_use]
+    pub fn new(parameters: &WaitParameters) -> Self {
+        Self { duration: Duration::from_millis(parameters.duration_ms), fail_every: parameters.fail_every }
+    }
+
+    fn fails(&self, index: u32) -> bool {
+        self.fail_every > 0 && (u64::from(index) + 1).is_multiple_of(u64::from(self.fail_every))
+    }
+}
+
+#[async_trait]
+impl Action for Wait {
+    async fn run(&self, target: Target<'_>) -> Result<Done, ActionError> {
+        tokio::time::sleep(self.duration).await;
+        if self.fails(target.index) {
+            let every = self.fail_every;
+            return Err(ActionError::permanent(format!("failed as asked: fail_every is {every}")));
+        }
+        Ok(Done::Succeeded(Effect::Changed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::task::ItemName;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_waits_and_fails_every_nth() {
+        let wait = Wait::new(&WaitParameters { duration_ms: 250, fail_every: 3 });
+        let name = ItemName::new("item").unwrap();
+        let start = Instant::now();
+        let mut failed = Vec::new();
+        for index in 0..7 {
+            if wait.run(Target { index, name: &name }).await.is_err() {
+                failed.push(index);
+            }
+        }
+        assert_eq!(failed, [2, 5]);
+        assert_eq!(start.elapsed(), Duration::from_millis(7 * 250));
+    }
+
+    #[test]
+    fn none_fails_unless_asked() {
+        assert!((0..10).all(|index| !Wait::new(&WaitParameters::default()).fails(index)));
+    }
+}

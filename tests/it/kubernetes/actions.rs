@@ -1,0 +1,163 @@
+//! What our actions leave on a node, and what they never touch.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use milepost::action::{Action, ActionError, Actions, ClusterError, Clusters, Target};
+use milepost::simulator::Simulator;
+use milepost::task::ItemName;
+use serde_json::{Value, json};
+
+use super::{ALREADY, CHANGED, Hub, cluster, labels, simulator, taints, task};
+
+#[tokio::test]
+async fn a_cordon_leaves_its_reason_and_an_uncordon_takes_it_away() {
+    let simulator = simulator(3).await;
+    let hub = Hub::new(&simulator);
+    let before = simulator.node("node-003").unwrap();
+    assert_eq!(hub.run("cordon", Value::Null, "node-003").await, CHANGED);
+    assert_eq!(hub.run("cordon", Value::Null, "node-003").await, ALREADY);
+    let cordoned = simulator.node("node-003").unwrap();
+    let annotations = &cordoned["metadata"]["annotations"];
+    assert_eq!(annotations["milepost.dev/cordon-reason"], "disk");
+    assert_eq!(annotations["milepost.dev/cordon-actor"], "ada");
+    assert_eq!(annotations["milepost.dev/cordon-previous"], "schedulable");
+    let listed = hub.registry.nodes(&cluster("sim")).await.unwrap();
+    assert_eq!((listed[2].unschedulable, listed[2].cordon_reason.as_deref()), (true, Some("disk")));
+    assert_eq!(hub.run("uncordon", Value::Null, "node-003").await, CHANGED);
+    assert_eq!(hub.run("uncordon", Value::Null, "node-003").await, ALREADY);
+    assert_eq!(without_version(simulator.node("node-003").unwrap()), without_version(before));
+}
+
+fn without_version(mut node: Value) -> Value {
+    node["metadata"]["resourceVersion"] = Value::Null;
+    node
+}
+
+#[tokio::test]
+async fn a_cordon_costs_two_requests_and_names_its_sender() {
+    let simulator = simulator(1).await;
+    let hub = Hub::new(&simulator);
+    hub.run("cordon", Value::Null, "node-001").await.unwrap();
+    let requests = simulator.requests();
+    assert_eq!(requests.iter().map(|request| request.verb).collect::<Vec<_>>(), ["get", "patch"]);
+    assert!(requests.iter().all(|request| request.user_agent.starts_with("milepost/")), "{requests:?}");
+    assert!(requests[1].query.contains("fieldManager=milepost"));
+}
+
+#[tokio::test]
+async fn a_foreign_cordon_keeps_its_annotations() {
+    let simulator = simulator(1).await;
+    let theirs = json!({"metadata": {"annotations": {"other.example/reason": "theirs"}}, "spec": {"unschedulable": true}});
+    simulator.merge_patch("node-001", &theirs).unwrap();
+    let before = simulator.node("node-001");
+    assert_eq!(Hub::new(&simulator).run("cordon", Value::Null, "node-001").await, ALREADY);
+    assert_eq!(simulator.node("node-001"), before);
+}
+
+#[tokio::test]
+async fn keys_of_kubernetes_are_refused_before_any_request() {
+    let simulator = simulator(1).await;
+    let hub = Hub::new(&simulator);
+    let asked = [
+        ("label", labels("kubernetes.io/hostname", "x", true)),
+        ("unlabel", json!({"keys": ["kubernetes.io/os"]})),
+        ("taint", taints("node.kubernetes.io/unschedulable", "", "NoSchedule")),
+        ("untaint", json!({"taints": [{"key": "node.kubernetes.io/not-ready"}]})),
+    ];
+    for (action, parameters) in asked {
+        let refused = hub.prepare(action, parameters).await.err().unwrap();
+        assert!(
+            matches!(&refused, ActionError::Permanent { message } if message.contains("belongs to Kubernetes"))
+        );
+    }
+    assert!(simulator.requests().is_empty());
+}
+
+#[tokio::test]
+async fn nodes_are_listed_page_by_page_and_clusters_by_name() {
+    let simulator = simulator(1_203).await;
+    let hub = Hub::with(&simulator, |actions| actions.wait = true);
+    let nodes = hub.registry.nodes(&cluster("sim")).await.unwrap();
+    assert_eq!((nodes.len(), nodes[1_202].name.as_str()), (1_203, "node-1203"));
+    assert_eq!((nodes[0].roles.as_slice(), nodes[0].ready), (["control-plane".to_owned()].as_slice(), true));
+    assert_eq!(nodes[0].taints, ["node-role.kubernetes.io/control-plane:NoSchedule"]);
+    assert_eq!(simulator.requests().iter().filter(|request| request.verb == "list").count(), 3);
+    assert_eq!(hub.registry.names(), [cluster("local"), cluster("sim")]);
+    assert!(hub.registry.nodes(&cluster("local")).await.unwrap().is_empty());
+    assert!(matches!(hub.registry.nodes(&cluster("other")).await, Err(ClusterError::Unknown(_))));
+}
+
+#[tokio::test]
+async fn wait_needs_no_cluster_and_must_be_allowed() {
+    let simulator = simulator(1).await;
+    let (on, off) = (Hub::with(&simulator, |actions| actions.wait = true), Hub::new(&simulator));
+    let wait = |cluster: &str| task(cluster, "wait", json!({"duration_ms": 1}));
+    let name = ItemName::new("anything").unwrap();
+    for cluster in ["local", "sim"] {
+        let action = on.registry.prepare(&wait(cluster)).await.ok().unwrap();
+        assert_eq!(action.run(Target { index: 0, name: &name }).await, CHANGED);
+        assert!(matches!(off.registry.prepare(&wait(cluster)).await, Err(ActionError::Permanent { .. })));
+    }
+    assert!(on.registry.prepare(&wait("other")).await.is_err());
+    assert!(on.registry.prepare(&task("local", "cordon", Value::Null)).await.is_err());
+}
+
+/// Writes labels `other-0`, `other-1`, ... and as many taints until told to stop, as fast as it can be done fairly.
+/// Returns how many.
+async fn other_writer(simulator: &Simulator, stop: &AtomicBool) -> u32 {
+    let mut written = 0;
+    while !stop.load(Ordering::SeqCst) && written < 500 {
+        let node = simulator.node("node-001").unwrap();
+        let mut all = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+        all.push(json!({"key": format!("other-{written}"), "effect": "PreferNoSchedule"}));
+        let version = &node["metadata"]["resourceVersion"];
+        let patch = json!({
+            "metadata": {"resourceVersion": version, "labels": {format!("other-{written}"): "x"}},
+            "spec": {"taints": all},
+        });
+        written += u32::from(simulator.merge_patch("node-001", &patch).is_some());
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    written
+}
+
+/// Tries until the action says it is done: the worker's part.
+async fn insist(action: &dyn Action, name: &ItemName) {
+    while let Err(error) = action.run(Target { index: 0, name }).await {
+        assert!(matches!(error, ActionError::Transient { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_between_two_writers() {
+    let simulator = simulator(1).await;
+    let hub = Hub::new(&simulator);
+    let name = ItemName::new("node-001").unwrap();
+    let stop = AtomicBool::new(false);
+    let ours = async {
+        for i in 0..20 {
+            let key = format!("ours-{i}");
+            insist(&*hub.prepare("taint", taints(&key, "", "NoSchedule")).await.unwrap(), &name).await;
+            insist(&*hub.prepare("label", labels(&key, "y", false)).await.unwrap(), &name).await;
+        }
+        for i in 0..10 {
+            let unwanted = json!({"taints": [{"key": format!("ours-{i}")}]});
+            insist(&*hub.prepare("untaint", unwanted).await.unwrap(), &name).await;
+        }
+        stop.store(true, Ordering::SeqCst);
+    };
+    let ((), written) = tokio::join!(ours, other_writer(&simulator, &stop));
+    let node = simulator.node("node-001").unwrap();
+    let (labels, taints) = (&node["metadata"]["labels"], node["spec"]["taints"].as_array().unwrap());
+    let tainted = |key: &str| taints.iter().any(|taint| taint["key"] == key);
+    for i in 0..written {
+        let key = format!("other-{i}");
+        assert!(labels[&key] == "x" && tainted(&key), "{key} of {written} is lost");
+    }
+    for i in 0..20 {
+        let key = format!("ours-{i}");
+        assert!(labels[&key] == "y" && tainted(&key) == (i >= 10), "{key} is wrong");
+    }
+    let conflicts = simulator.requests().iter().filter(|request| request.status == Some(409)).count();
+    assert!(written > 0 && conflicts > 0, "the writers never met: {written} written, {conflicts} conflicts");
+}
