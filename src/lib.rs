@@ -11,9 +11,10 @@
 //! * a cluster to try things on: [`simulator`]
 //! * roles: [`gateway`], on connections of [`http`]
 //! * clients: [`client`]
-//! * around them: [`config`] · [`telemetry`] · [`lifecycle`]
+//! * around them: [`config`] · [`telemetry`] · [`lifecycle`] · [`admin`]
 
 pub mod action;
+pub mod admin;
 pub mod bus;
 pub mod client;
 pub mod clock;

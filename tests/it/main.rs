@@ -5,6 +5,9 @@
 mod bus_postgres;
 mod database;
 mod dispatch_redis;
+mod gateway_api;
+mod gateway_live;
+mod gateway_rig;
 mod kubernetes;
 mod servers;
 mod store;

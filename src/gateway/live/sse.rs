@@ -26,7 +26,7 @@ const CHUNKS: usize = 1;
 /// Bytes gathered before they become a chunk.
 const CHUNK_BYTES: usize = 16 * 1024;
 /// How long the goodbye may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a client waits before it connects again, in milliseconds.
 const RETRY_MS: u32 = 2_000;
 

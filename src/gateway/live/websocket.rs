@@ -30,7 +30,7 @@ const WRITE_BUFFER_MAX: usize = FRAME_BYTES_MAX + 2 * WRITE_BUFFER;
 /// Largest message a client may send.
 const INBOUND_MAX: usize = 16 * 1024;
 /// How long the goodbye may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Accepts the upgrade and runs the session on it.
 pub(crate) fn upgrade(
