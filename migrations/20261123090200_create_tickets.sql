@@ -3,7 +3,7 @@
 CREATE UNLOGGED TABLE tickets (
     hash bytea PRIMARY KEY CHECK (octet_length(hash) = 32),
     -- Opaque here; bytes, so that any text comes back as it was.
-    grant_text bytea NOT NULL,
+    granted bytea NOT NULL,
     expires_at timestamptz NOT NULL
 );
 

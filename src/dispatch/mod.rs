@@ -8,6 +8,8 @@
 
 pub mod contract;
 pub mod memory;
+pub mod postgres;
+mod queue;
 pub mod redis;
 
 use std::time::Duration;
@@ -16,6 +18,7 @@ use async_trait::async_trait;
 
 pub use self::redis::RedisDispatch;
 pub use memory::MemoryDispatch;
+pub use postgres::PostgresDispatch;
 
 use crate::BoxError;
 use crate::task::{ReplicaId, TaskId};

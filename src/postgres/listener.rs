@@ -16,6 +16,8 @@ use uuid::Uuid;
 use super::Database;
 use crate::BoxError;
 
+/// The name of listening connections in `pg_stat_activity`.
+const APPLICATION: &str = "milepost listener";
 /// Silence after which the path is probed.
 const SILENCE: Duration = Duration::from_secs(20);
 /// How long a probe may take.
@@ -81,7 +83,7 @@ impl<'a> Session<'a> {
             .max_lifetime(None)
             .idle_timeout(None)
             .acquire_timeout(database.deadline())
-            .connect_lazy_with(database.options().clone());
+            .connect_lazy_with(database.options().clone().application_name(APPLICATION));
         let open = async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.eager_reconnect(false);

@@ -6,6 +6,7 @@
 
 pub mod contract;
 pub mod memory;
+pub mod postgres;
 pub mod redis;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 
 pub use self::redis::RedisTickets;
 pub use memory::MemoryTickets;
+pub use postgres::PostgresTickets;
 
 use crate::BoxError;
 

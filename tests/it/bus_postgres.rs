@@ -150,7 +150,7 @@ async fn a_killed_listener_comes_back_and_nothing_is_missed() {
     for round in 0..3 {
         bus.publish(&user, task, round * 3 + 1).await;
         let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-            WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+            WHERE datname = current_database() AND application_name = 'milepost listener'";
         assert_eq!(bus.count(kill).await, 2, "one listener per replica");
         // Whether this one rings a dying listener or none: the reconnect looks for itself.
         bus.publish(&user, task, round * 3 + 2).await;
@@ -314,7 +314,7 @@ async fn the_task_ends_with_the_last_follower_after_a_soft_stop() {
     lifecycle.stop();
     tokio::time::timeout(PATIENCE, async {
         while !feed.health().ready {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     })
     .await

@@ -4,6 +4,7 @@
 
 mod bus_postgres;
 mod database;
+mod dispatch_postgres;
 mod dispatch_redis;
 mod gateway_api;
 mod gateway_live;
@@ -11,4 +12,5 @@ mod gateway_rig;
 mod kubernetes;
 mod servers;
 mod store;
+mod tickets_postgres;
 mod tickets_redis;
