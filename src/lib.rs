@@ -12,10 +12,13 @@
 //! * roles: [`gateway`], on connections of [`http`]
 //! * clients: [`client`]
 //! * around them: [`config`] · [`telemetry`] · [`lifecycle`] · [`admin`]
+//! * clients: [`client`] · the command line: [`cli`]
+//! * around them: [`config`] · [`telemetry`] · [`lifecycle`]
 
 pub mod action;
 pub mod admin;
 pub mod bus;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;

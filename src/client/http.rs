@@ -237,7 +237,7 @@ impl Api {
     /// See [`ApiError`].
     pub async fn clusters(&self) -> Result<Vec<String>, ApiError> {
         let list: ClusterList = self.send_retrying(&Call::get("/clusters")).await?;
-        Ok(list.clusters.into_iter().map(|cluster| cluster.name).collect())
+        Ok(list.clusters)
     }
 
     /// The nodes of a cluster.

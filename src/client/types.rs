@@ -120,15 +120,8 @@ pub struct ItemPage {
 /// The configured clusters.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ClusterList {
-    /// The clusters, sorted by name.
-    pub clusters: Vec<ClusterRef>,
-}
-
-/// One configured cluster.
-#[derive(Debug, Clone, Deserialize)]
-pub struct ClusterRef {
-    /// Its name.
-    pub name: String,
+    /// Their names, sorted.
+    pub clusters: Vec<String>,
 }
 
 /// The nodes of a cluster.

@@ -18,6 +18,7 @@ pub struct TaskView {
     /// The attempt of the newest event folded in.
     pub attempt: Attempt,
     /// The number of the newest event folded in; 0 when the view is from the record.
+    #[serde(default)]
     pub seq: Seq,
     /// Its status.
     pub status: Status,

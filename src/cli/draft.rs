@@ -1,0 +1,218 @@
+//! From the command line to a request: flags in, a draft out. Pure.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::exit::UsageError;
+use crate::config::duration;
+use crate::task::Draft;
+use crate::task::spec::TaskSpec;
+
+/// Flags that describe a task.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct DraftArgs {
+    /// What to do: cordon, uncordon, label, unlabel, taint, untaint or wait.
+    #[arg(value_name = "ACTION")]
+    pub action: String,
+
+    /// Names, such as node-7, node-[001-100] or rack[1-3]-n[1,3,7-9].
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+
+    /// Read names from a file too, one per line with # comments; - for standard input.
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<String>,
+
+    /// The cluster to act on.
+    #[arg(long, short, value_name = "NAME")]
+    pub cluster: String,
+
+    /// Why, for people and audit.
+    #[arg(long, short, value_name = "TEXT")]
+    pub reason: Option<String>,
+
+    /// For label: a label to set. Repeat for several.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<String>,
+
+    /// For unlabel: a label to remove. Repeat for several.
+    #[arg(long = "key", value_name = "KEY")]
+    pub keys: Vec<String>,
+
+    /// For taint: key=value:Effect. For untaint: key, or key:Effect. Repeat for several.
+    #[arg(long = "taint", value_name = "TAINT")]
+    pub taints: Vec<String>,
+
+    /// For label and taint: change what is there with another value.
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// For wait: how long each item takes.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub duration: Option<Duration>,
+
+    /// For wait: every n-th item fails.
+    #[arg(long, value_name = "N")]
+    pub fail_every: Option<u32>,
+
+    /// -100 to 100; higher goes first among your own tasks.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub priority: Option<i16>,
+
+    /// Most items at once.
+    #[arg(long, value_name = "N")]
+    pub concurrency: Option<u16>,
+
+    /// Time-out of one item, such as 30s.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub item_timeout: Option<Duration>,
+
+    /// Claims by workers before the task is given up.
+    #[arg(long, value_name = "N")]
+    pub max_attempts: Option<u16>,
+}
+
+impl DraftArgs {
+    /// The request for these names.
+    ///
+    /// # Errors
+    /// Flags that do not fit the action or cannot be read, and every rule of a task that does not hold.
+    pub fn draft(&self, items: Vec<String>) -> Result<Draft, UsageError> {
+        self.check_flags()?;
+        let draft = Draft {
+            action: self.action.clone(),
+            cluster: self.cluster.clone(),
+            items,
+            parameters: self.parameters()?,
+            reason: self.reason.clone(),
+            priority: self.priority,
+            concurrency: self.concurrency,
+            item_timeout_ms: self.item_timeout.map(duration::millis),
+            max_attempts: self.max_attempts,
+        };
+        match TaskSpec::new(draft.clone()) {
+            Ok(_) => Ok(draft),
+            Err(error) => Err(UsageError(error.to_string())),
+        }
+    }
+
+    /// Refuses a flag that the action would ignore.
+    fn check_flags(&self) -> Result<(), UsageError> {
+        let flags = [
+            ("--label", !self.labels.is_empty(), &["label"][..]),
+            ("--key", !self.keys.is_empty(), &["unlabel"]),
+            ("--taint", !self.taints.is_empty(), &["taint", "untaint"]),
+            ("--overwrite", self.overwrite, &["label", "taint"]),
+            ("--duration", self.duration.is_some(), &["wait"]),
+            ("--fail-every", self.fail_every.is_some(), &["wait"]),
+        ];
+        match flags.iter().find(|(_, given, actions)| *given && !actions.contains(&self.action.as_str())) {
+            Some((flag, _, actions)) => {
+                Err(UsageError(format!("{flag} is for {}, not for {}", actions.join(" and "), self.action)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn parameters(&self) -> Result<Value, UsageError> {
+        Ok(match self.action.as_str() {
+            "label" => {
+                let labels: Result<serde_json::Map<_, _>, _> =
+                    self.labels.iter().map(|text| label(text)).collect();
+                json!({ "labels": labels?, "overwrite": self.overwrite })
+            }
+            "unlabel" => json!({ "keys": self.keys }),
+            "taint" => {
+                let taints: Result<Vec<Value>, _> = self.taints.iter().map(|text| taint(text)).collect();
+                json!({ "taints": taints?, "overwrite": self.overwrite })
+            }
+            "untaint" => {
+                let taints: Vec<Value> = self.taints.iter().map(|text| taint_ref(text)).collect();
+                json!({ "taints": taints })
+            }
+            "wait" => {
+                let duration_ms = self.duration.map_or(0, duration::millis);
+                json!({ "duration_ms": duration_ms, "fail_every": self.fail_every.unwrap_or(0) })
+            }
+            _ => Value::Null,
+        })
+    }
+}
+
+fn label(text: &str) -> Result<(String, Value), UsageError> {
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| UsageError(format!("--label {text:?} is not key=value")))?;
+    Ok((key.to_owned(), value.into()))
+}
+
+fn taint(text: &str) -> Result<Value, UsageError> {
+    let (left, effect) = text.rsplit_once(':').ok_or_else(|| {
+        UsageError(format!(
+            "--taint {text:?} has no effect: write key=value:NoSchedule, PreferNoSchedule or NoExecute"
+        ))
+    })?;
+    let (key, value) = left.split_once('=').unwrap_or((left, ""));
+    Ok(json!({ "key": key, "value": value, "effect": effect }))
+}
+
+fn taint_ref(text: &str) -> Value {
+    match text.rsplit_once(':') {
+        Some((key, effect)) => json!({ "key": key, "effect": effect }),
+        None => json!({ "key": text }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(action: &str) -> DraftArgs {
+        DraftArgs { action: action.into(), cluster: "prod".into(), ..DraftArgs::default() }
+    }
+
+    fn draft(args: &DraftArgs) -> Result<Draft, String> {
+        args.draft(vec!["a".into()]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_become_the_parameters_of_the_action() {
+        let label =
+            DraftArgs { labels: vec!["a.b/c=d".into(), "e=".into()], overwrite: true, ..args("label") };
+        assert_eq!(
+            draft(&label).unwrap().parameters,
+            json!({"labels": {"a.b/c": "d", "e": ""}, "overwrite": true})
+        );
+        let taint =
+            DraftArgs { taints: vec!["k=v:NoSchedule".into(), "l:NoExecute".into()], ..args("taint") };
+        let expected = json!([{"key": "k", "value": "v", "effect": "NoSchedule"},
+            {"key": "l", "value": "", "effect": "NoExecute"}]);
+        assert_eq!(draft(&taint).unwrap().parameters["taints"], expected);
+        let untaint = DraftArgs { taints: vec!["k".into(), "l:NoExecute".into()], ..args("untaint") };
+        let expected = json!([{"key": "k"}, {"key": "l", "effect": "NoExecute"}]);
+        assert_eq!(draft(&untaint).unwrap().parameters["taints"], expected);
+        let wait = DraftArgs { duration: Some(Duration::from_millis(5)), ..args("wait") };
+        assert_eq!(draft(&wait).unwrap().parameters, json!({"duration_ms": 5, "fail_every": 0}));
+        assert_eq!(draft(&args("cordon")).unwrap().parameters, Value::Null);
+    }
+
+    #[test]
+    fn what_would_be_ignored_or_refused_is_refused_here() {
+        for (args, why) in [
+            (
+                DraftArgs { labels: vec!["a=b".into()], ..args("cordon") },
+                "--label is for label, not for cordon",
+            ),
+            (DraftArgs { overwrite: true, ..args("untaint") }, "--overwrite is for label and taint"),
+            (DraftArgs { labels: vec!["a".into()], ..args("label") }, "is not key=value"),
+            (DraftArgs { taints: vec!["a=b".into()], ..args("taint") }, "has no effect"),
+            (DraftArgs { taints: vec!["a=b:Sometimes".into()], ..args("taint") }, "NoSchedule"),
+            (args("label"), "parameters.labels must hold 1 to"),
+            (args("dance"), "must be one of cordon"),
+            (DraftArgs { priority: Some(1_000), cluster: "a b".into(), ..args("cordon") }, "; priority"),
+        ] {
+            let error = draft(&args).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `milepost submit`: hands in a task, and follows it if asked to.
+
+use std::io::Read;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::connection::ServerArgs;
+use super::draft::DraftArgs;
+use super::exit::{Exit, UsageError};
+use super::names;
+use super::output::Output;
+use super::watch::{self, Wanted};
+
+/// The largest file of names that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Flags of `milepost submit`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    draft: DraftArgs,
+
+    /// Makes a repeat of the same submit return the first task; random by default.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+
+    /// Follow the task to its end; the exit code is its outcome.
+    #[arg(long, short)]
+    watch: bool,
+
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Submits.
+///
+/// # Errors
+/// When the flags, the names or the request are wrong, or no server can be reached.
+pub async fn run(args: &SubmitArgs, out: Output) -> Result<Exit> {
+    let items = item_names(&args.draft)?;
+    let draft = args.draft.draft(items)?;
+    let api = args.server.api()?;
+    let random = uuid::Uuid::new_v4().to_string();
+    let info =
+        api.submit(&draft, args.idempotency_key.as_ref().unwrap_or(&random)).await.context("submit")?;
+    let id = info.view.task_id;
+    if args.watch {
+        return watch::follow(&api, Wanted::Tasks(vec![id]), out).await;
+    }
+    if out.json {
+        out.object(&json!({ "type": "task", "task": info }));
+    } else {
+        let count = draft.items.len();
+        out.line(format_args!(
+            "{id} {} on {}: {count} items {}",
+            draft.action, draft.cluster, info.view.status
+        ));
+        super::output::say(format_args!("follow it with: milepost watch {id}"));
+    }
+    Ok(Exit::Succeeded)
+}
+
+/// The names on the command line, then those in the file.
+fn item_names(args: &DraftArgs) -> Result<Vec<String>> {
+    let text = args.file.as_deref().map(read_names).transpose()?.unwrap_or_default();
+    let patterns = args.names.iter().map(String::as_str).chain(names::lines(&text));
+    let names = names::expand(patterns)?;
+    if names.is_empty() {
+        return Err(UsageError("no names: give some, such as node-[001-100], or --file".into()).into());
+    }
+    Ok(names)
+}
+
+fn read_names(file: &str) -> Result<String> {
+    let mut text = String::new();
+    let read = if file == "-" {
+        std::io::stdin().lock().take(FILE_BYTES_MAX).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|open| open.take(FILE_BYTES_MAX).read_to_string(&mut text))
+    };
+    match read {
+        Ok(_) => Ok(text),
+        Err(error) => Err(UsageError(format!("--file {file} cannot be read: {error}")).into()),
+    }
+}
