@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod actions;
+mod client;
 mod faults;
 mod kubectl;
 mod oracle;
