@@ -6,10 +6,9 @@
 //!
 //! * core: [`task`]
 //! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]
-//! * roles: [`worker`] · [`maintenance`]
 //! * shared plumbing of backends: [`postgres`]
 //! * a cluster to try things on: [`simulator`]
-//! * roles: [`gateway`], on connections of [`http`]
+//! * roles: [`gateway`], on connections of [`http`] · [`worker`] · [`maintenance`]
 //! * clients: [`client`]
 //! * around them: [`config`] · [`telemetry`] · [`lifecycle`] · [`admin`]
 //! * clients: [`client`] · the command line: [`cli`]

@@ -59,6 +59,8 @@ impl Lanes {
             if let Some(outcome) = ran.outcome {
                 self.reporter.finished(ItemResult { index, name, outcome, tries: ran.tries, finished_at });
             }
+            // Items that never wait would otherwise keep the publisher and the leases from their turn.
+            tokio::task::yield_now().await;
         }
     }
 

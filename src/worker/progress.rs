@@ -5,7 +5,7 @@
 //! another one made. Counts are absolute, and count an item as soon as it finished.
 //!
 //! While the bus is away changes gather, at most [`WAITING_MAX`]; past that the oldest are left out (the record has
-//! them, and the counts include them). Not here: pacing and retries ([`super::publisher`]).
+//! them, the counts include them, and the next event says so). Not here: pacing and retries ([`super::publisher`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub(super) struct Progress {
     /// Events of their own kind, each with its status and sentence.
     said: VecDeque<(EventKind, Status, Option<String>)>,
     waiting: VecDeque<ItemChange>,
+    /// Changes that no event will tell of, since the last event.
+    left_out: u32,
     /// Items in work, by how long no event has told of them: less than one tick, less than two, overdue.
     young: BTreeMap<u32, ItemName>,
     old: BTreeMap<u32, ItemName>,
@@ -48,6 +50,7 @@ impl Progress {
             unknown: None,
             said: VecDeque::from([started]),
             waiting: VecDeque::new(),
+            left_out: 0,
             young: BTreeMap::new(),
             old: BTreeMap::new(),
             overdue: BTreeMap::new(),
@@ -72,6 +75,7 @@ impl Progress {
         self.task.counts.add(&result.outcome);
         if self.waiting.len() == WAITING_MAX {
             self.waiting.pop_front();
+            self.left_out += 1;
         }
         self.waiting.push_back(ItemChange::from(result));
     }
@@ -83,11 +87,17 @@ impl Progress {
         !self.overdue.is_empty()
     }
 
+    /// Whether so much waits that the next event will be full.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= ITEMS_PER_EVENT
+    }
+
     /// The event to publish now, or `None`. Until [`Progress::published`] is told of it, it stays the same one.
     pub(super) fn next(&mut self, now: Timestamp) -> Option<Arc<Event>> {
         if self.unknown.is_none() {
             let (kind, status, message) = self.next_kind()?;
             self.task.state.status = status;
+            let message = message.or_else(|| self.confess());
             let event = Event { message, ..self.number(kind, now) };
             self.unknown = Some(Arc::new(event));
         }
@@ -112,6 +122,12 @@ impl Progress {
         let news = !self.waiting.is_empty() || !self.overdue.is_empty();
         let progress = news.then_some((EventKind::Progress, self.task.state.status, None));
         self.said.pop_front().or(progress)
+    }
+
+    /// Says how many changes were left out since the last event, if any were.
+    fn confess(&mut self) -> Option<String> {
+        let left_out = std::mem::take(&mut self.left_out);
+        (left_out > 0).then(|| format!("{left_out} results are counted here and listed in the record only"))
     }
 
     fn number(&mut self, kind: EventKind, now: Timestamp) -> Event {
@@ -333,7 +349,11 @@ pub(super) mod tests {
         let mut progress = Progress::new(task(total));
         (0..total).for_each(|index| progress.finished(&result(index)));
         assert_eq!(progress.waiting.len(), WAITING_MAX);
-        assert_eq!(progress.next(Timestamp::UNIX_EPOCH).unwrap().current, total);
+        let event = progress.next(Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!((event.current, event.items[0].index), (total, 10));
+        assert!(event.message.as_ref().is_some_and(|said| said.starts_with("10 results")), "{event:?}");
+        progress.published(event.seq);
+        assert_eq!(progress.next(Timestamp::UNIX_EPOCH).unwrap().message, None);
     }
 
     #[test]

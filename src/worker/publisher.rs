@@ -147,7 +147,10 @@ impl<'a> Publishing<'a> {
     fn sent(&mut self, event: &Arc<Event>, took: Duration) {
         self.reporter.published(event.seq);
         self.backoff.reset();
-        self.pause = pause(took, self.worker.parts.config.flush_interval);
+        // A pause is for merging; there is nothing to win by it once the next event is full.
+        let most =
+            if self.reporter.is_full() { Duration::ZERO } else { self.worker.parts.config.flush_interval };
+        self.pause = pause(took, most);
     }
 
     fn fenced(&self, current: crate::task::Attempt) {

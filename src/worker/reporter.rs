@@ -103,6 +103,11 @@ impl Reporter {
         lock(&self.progress).tick()
     }
 
+    /// Whether so much waits that the next event will be full.
+    pub(super) fn is_full(&self) -> bool {
+        lock(&self.progress).is_full()
+    }
+
     /// The event to publish now. The same one until [`Reporter::published`] is told of it.
     pub(super) fn next_event(&self, now: Timestamp) -> Option<Arc<Event>> {
         lock(&self.progress).next(now)
