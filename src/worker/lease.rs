@@ -24,10 +24,10 @@ use crate::telemetry::{Metrics, Outage};
 pub(super) enum Order {
     /// Go on.
     Run,
-    /// A user paused it: finish what is in flight, report it, and forget the task.
-    LetGo,
     /// This process stops: finish what is in flight, report it, and give the task back.
     HandOver,
+    /// A user paused it: finish what is in flight, report it, and let it rest.
+    LetGo,
     /// A user cancelled it: finish what is in flight, and end the task.
     Cancel,
     /// It is not ours any more: write nothing, stop at once.

@@ -68,7 +68,7 @@ pub struct Parts {
 /// Starts the worker on `life` and returns. It claims until the soft stop; then items in flight have
 /// `config.grace` to finish, every task is ended or handed over, and the last task of the worker ends.
 pub fn run(parts: Parts, life: &Lifecycle) {
-    let worker = Arc::new(Shared::new(parts, life.hard().clone()));
+    let worker = Arc::new(Shared::new(parts, life));
     // One wake-up at a time: the listener waits for its answer.
     let (ring, rings) = mpsc::channel(1);
     let idle = CancellationToken::new();
@@ -76,7 +76,7 @@ pub fn run(parts: Parts, life: &Lifecycle) {
     let store = Arc::clone(&worker.parts.store);
     let until = idle.clone();
     life.spawn("leases", async move { leases.run(store, until).await });
-    life.spawn("tokens", tokens::run(Arc::clone(&worker), ring, life.soft().clone()));
+    life.spawn("tokens", tokens::run(Arc::clone(&worker), ring));
     let claimer = Claimer { worker, life: life.clone(), rings, unanswered: Vec::new() };
     life.spawn("claimer", claimer.run(idle));
 }
@@ -84,6 +84,7 @@ pub fn run(parts: Parts, life: &Lifecycle) {
 /// What all tasks of a worker share.
 struct Shared {
     parts: Parts,
+    soft: CancellationToken,
     hard: CancellationToken,
     leases: Arc<Leases>,
     /// Items that may run at once, given out in the order they were asked for.
@@ -99,7 +100,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(parts: Parts, hard: CancellationToken) -> Self {
+    fn new(parts: Parts, life: &Lifecycle) -> Self {
         let config = &parts.config;
         let slots_max = u32::try_from(config.tasks_max.max(1)).unwrap_or(u32::MAX).min(TASKS_MAX);
         Self {
@@ -111,7 +112,8 @@ impl Shared {
             bus: Outage::of("publishing progress"),
             record: Outage::of("the worker's calls to the store"),
             dispatch: Outage::of("the worker's calls to the dispatch"),
-            hard,
+            soft: life.soft().clone(),
+            hard: life.hard().clone(),
             parts,
         }
     }

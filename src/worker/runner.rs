@@ -10,9 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -142,26 +140,24 @@ impl Runner {
         };
         let mut orders = self.held.orders();
         let mut running = lanes.start(&self.task, action);
-        let mut grace_end = None;
+        let grace = self.grace();
+        tokio::pin!(grace);
         self.tell(*orders.borrow_and_update());
         loop {
             tokio::select! {
                 ended = running.join_next() => if ended.is_none() { return },
-                Ok(()) = orders.changed() => self.obey(&mut orders, &mut grace_end),
-                () = sleep_until(grace_end.unwrap_or_else(Instant::now)), if grace_end.is_some() => {
-                    give_up(&mut running, self);
-                    grace_end = None;
-                }
+                Ok(()) = orders.changed() => self.tell(*orders.borrow_and_update()),
+                () = &mut grace => break,
             }
         }
+        tracing::warn!(lanes = running.len(), "dropping the items that outlast the grace time");
+        running.shutdown().await;
     }
 
-    fn obey(&self, orders: &mut watch::Receiver<Order>, grace_end: &mut Option<Instant>) {
-        let order = *orders.borrow_and_update();
-        self.tell(order);
-        if order == Order::HandOver {
-            *grace_end = Some(Instant::now() + self.worker.parts.config.grace);
-        }
+    /// Waits for the soft stop, and then for as long as items in flight may take.
+    async fn grace(&self) {
+        self.worker.soft.cancelled().await;
+        sleep(self.worker.parts.config.grace).await;
     }
 
     /// Tells the watchers what a user asked for.
@@ -183,10 +179,4 @@ impl Runner {
             self.reporter.finished(ItemResult { index, name, outcome, tries: 0, finished_at });
         }
     }
-}
-
-/// Drops the items in flight after the grace time; the next attempt runs them again.
-fn give_up(running: &mut JoinSet<()>, runner: &Runner) {
-    tracing::warn!(task.id = %runner.task.id, lanes = running.len(), "the grace time of items in flight is over");
-    running.abort_all();
 }

@@ -29,7 +29,8 @@ const EMPTY_PAUSE_MAX: Duration = Duration::from_millis(100);
 pub(super) type Ring = oneshot::Sender<bool>;
 
 /// Receives until the soft stop, across outages.
-pub(super) async fn run(worker: Arc<Shared>, rings: mpsc::Sender<Ring>, soft: CancellationToken) {
+pub(super) async fn run(worker: Arc<Shared>, rings: mpsc::Sender<Ring>) {
+    let soft = worker.soft.clone();
     let mut backoff = Backoff::of_backend();
     while !soft.is_cancelled() {
         let opened =

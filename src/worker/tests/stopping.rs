@@ -99,3 +99,18 @@ async fn a_stopped_worker_claims_nothing_and_leaves_the_wake_up_to_others() {
     let _second = rig.worker("w2", &actions, WorkerConfig::default());
     rig.over(id).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_task_stays_paused_when_its_worker_stops() {
+    let rig = Rig::new();
+    let actions = TestActions::taking(Duration::from_secs(3));
+    let life = rig.worker("w1", &actions, WorkerConfig::default());
+    let id = rig.submit(100).await;
+    until("items are in flight", || async { actions.in_work() == 20 }).await;
+    rig.control(id, Control::Pause).await;
+    until("the pause is told", || async { rig.events(id).last().unwrap().status == Status::Paused }).await;
+    life.shut_down(Duration::from_secs(60)).await;
+    let task = rig.task(id).await;
+    assert_eq!((task.state.status, task.counts.succeeded, task.worker), (Status::Paused, 20, None));
+    assert_eq!(rig.dense_events(id).last().unwrap().status, Status::Paused);
+}
