@@ -5,11 +5,21 @@ export const ACTIONS = {
   uncordon: { word: "Uncordon", help: "Makes nodes schedulable again.", parameters: null },
   label: { word: "Label", help: "Sets labels on nodes.", parameters: "labels", overwrite: true },
   unlabel: { word: "Remove labels", help: "Removes labels from nodes, by key.", parameters: "keys" },
-  taint: { word: "Taint", help: "Sets taints on nodes. NoExecute evicts running pods.", parameters: "taints", overwrite: true },
-  untaint: { word: "Remove taints", help: "Removes taints from nodes, by key and effect.", parameters: "taints" },
+  taint: {
+    word: "Taint",
+    help: "Sets taints on nodes. NoExecute evicts running pods.",
+    parameters: "taints",
+    overwrite: true,
+  },
+  untaint: {
+    word: "Remove taints",
+    help: "Removes taints from nodes, by key and effect.",
+    parameters: "taints",
+  },
 };
 
-export const actionWord = (action) => ACTIONS[action]?.word ?? action.charAt(0).toUpperCase() + action.slice(1);
+export const actionWord = (action) =>
+  ACTIONS[action]?.word ?? action.charAt(0).toUpperCase() + action.slice(1);
 
 const filled = (row) => Object.values(row).some((value) => value !== "");
 
@@ -29,6 +39,17 @@ export function parametersOf(action, rows, overwrite) {
     default:
       return {};
   }
+}
+
+/** The form's rows for parameters that a task was submitted with. */
+export function rowsOf(parameters) {
+  const { labels = {}, keys = [], taints = [] } = parameters ?? {};
+  const row = (key, value = "", effect = "") => ({ key, value: value ?? "", effect: effect ?? "" });
+  return [
+    ...Object.entries(labels ?? {}).map(([key, value]) => row(key, value)),
+    ...(keys ?? []).map((key) => row(key)),
+    ...(taints ?? []).map((taint) => row(taint.key, taint.value, taint.effect)),
+  ];
 }
 
 const whole = (text) => (text === "" ? undefined : Number(text));
@@ -53,13 +74,25 @@ export function faultsOf({ cluster, nodes, action, rows }) {
   const used = rows.filter((row) => filled({ key: row.key, value: row.value ?? "" }));
   if (!cluster) add("cluster_name", "choose a cluster");
   if (nodes.length === 0) add("node_names", "select at least one node");
-  if (kind && used.length === 0) add(kind, `give at least one ${kind === "taints" ? "taint" : kind === "keys" ? "key" : "label"}`);
+  if (kind && used.length === 0)
+    add(kind, `give at least one ${kind === "taints" ? "taint" : kind === "keys" ? "key" : "label"}`);
   if (kind && used.some((row) => row.key === "")) add(kind, "every row needs a key");
-  if (action === "label" && new Set(used.map((row) => row.key)).size < used.length) add(kind, "a label key is given twice");
+  if (action === "label" && new Set(used.map((row) => row.key)).size < used.length)
+    add(kind, "a label key is given twice");
   return faults;
 }
 
-const FIELDS = ["cluster_name", "node_names", "reason", "priority", "concurrency", "labels", "keys", "taints", "overwrite"];
+const FIELDS = [
+  "cluster_name",
+  "node_names",
+  "reason",
+  "priority",
+  "concurrency",
+  "labels",
+  "keys",
+  "taints",
+  "overwrite",
+];
 const OTHER_NAMES = { cluster: "cluster_name", items: "node_names" };
 
 /** The form field that a fault belongs to, or `null` for the form as a whole. */

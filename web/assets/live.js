@@ -7,7 +7,14 @@ export const WAIT_MAX_MS = 15_000;
 /** A connection that held this long starts the back-off over; one that breaks at once keeps backing off. */
 export const STEADY_MS = 5_000;
 
-export const initial = () => ({ phase: "idle", failures: 0, openedAt: null, reason: null, until: null, hello: null });
+export const initial = () => ({
+  phase: "idle",
+  failures: 0,
+  openedAt: null,
+  reason: null,
+  until: null,
+  hello: null,
+});
 
 /** Full jitter: anything from nothing to the doubled ceiling, so that many tabs do not come back together. */
 export function backOff(failures, random) {
@@ -19,7 +26,14 @@ export const isFinal = (code) => code >= 4500 && code <= 4999;
 
 function wait(state, { now, random, atLeast = 0 }, reason) {
   const ms = Math.max(atLeast, backOff(state.failures, random));
-  const waiting = { ...state, phase: "waiting", failures: state.failures + 1, openedAt: null, reason, until: now + ms };
+  const waiting = {
+    ...state,
+    phase: "waiting",
+    failures: state.failures + 1,
+    openedAt: null,
+    reason,
+    until: now + ms,
+  };
   return [waiting, [{ do: "wait", ms }]];
 }
 
@@ -35,7 +49,11 @@ function closed(state, input) {
   }
   const steady = state.openedAt !== null && input.now - state.openedAt >= STEADY_MS;
   const atLeast = Math.min(WAIT_MAX_MS, askedFor(input.reason));
-  return wait({ ...state, failures: steady ? 0 : state.failures }, { ...input, atLeast }, input.reason || "connection lost");
+  return wait(
+    { ...state, failures: steady ? 0 : state.failures },
+    { ...input, atLeast },
+    input.reason || "connection lost",
+  );
 }
 
 const HANDLERS = {
@@ -48,16 +66,21 @@ const HANDLERS = {
     state.phase === "asking" ? [{ ...state, phase: "connecting" }, [{ do: "connect", ticket }]] : [state, []],
   denied: (state) => (state.phase === "asking" ? [{ ...state, phase: "signed-out" }, []] : [state, []]),
   unavailable: (state, input) =>
-    state.phase === "asking" ? wait(state, { ...input, atLeast: input.retryAfterMs ?? 0 }, input.reason) : [state, []],
+    state.phase === "asking"
+      ? wait(state, { ...input, atLeast: input.retryAfterMs ?? 0 }, input.reason)
+      : [state, []],
   hello: (state, { now, hello }) =>
-    state.phase === "connecting" ? [{ ...state, phase: "open", openedAt: now, reason: null, hello }, []] : [state, []],
+    state.phase === "connecting"
+      ? [{ ...state, phase: "open", openedAt: now, reason: null, hello }, []]
+      : [state, []],
   /** A connection that says nothing for too long is dropped; its close is not waited for. */
   silent: (state, input) => {
     if (!["connecting", "open"].includes(state.phase)) return [state, []];
     const [waiting, effects] = closed(state, { ...input, code: 1006, reason: "no answer" });
     return [waiting, [{ do: "close" }, ...effects]];
   },
-  closed: (state, input) => (["connecting", "open"].includes(state.phase) ? closed(state, input) : [state, []]),
+  closed: (state, input) =>
+    ["connecting", "open"].includes(state.phase) ? closed(state, input) : [state, []],
 };
 
 /** The next state and the effects to run, in order. An input that does not fit the phase changes nothing. */

@@ -28,7 +28,10 @@ const SAY_LOST_FROM = 3;
 class Dashboard {
   #session = new Session();
   #store = new Store();
-  #api = new Api(() => this.#session.token, () => this.#askToken("The token is no longer accepted."));
+  #api = new Api(
+    () => this.#session.token,
+    () => this.#askToken("This token is not accepted."),
+  );
   #samples = new Map();
   #asked = new Set();
   #phase = "idle";
@@ -40,7 +43,14 @@ class Dashboard {
     const rateOf = (id) => this.#rateOf(id);
     const onForbidden = () => this.#forbid();
     this.list = new TaskList({ store: this.#store, rateOf, older: () => this.#older(OLDER_PAGE) });
-    this.panel = new TaskPanel({ store: this.#store, api: this.#api, rateOf, mayChange: () => this.#session.mayChange, onForbidden });
+    this.panel = new TaskPanel({
+      store: this.#store,
+      api: this.#api,
+      rateOf,
+      mayChange: () => this.#session.mayChange,
+      onForbidden,
+      onRepeat: (task, nodes) => this.#repeat(task, nodes),
+    });
     this.submit = new SubmitPage({ api: this.#api, onForbidden, onDone: (task) => this.#submitted(task) });
     this.signIn = new SignIn((token) => this.#signedIn(token));
     this.board = h("div.board", { hidden: true }, this.list.node, this.panel.node);
@@ -48,10 +58,11 @@ class Dashboard {
     this.live = new LiveConnection({
       ticket: () => this.#api.ticket(),
       address: (ticket) => this.#address(ticket),
-      busy: () => this.#store.list().some((task) => task.status === "running" || task.status === "cancelling"),
+      busy: () =>
+        this.#store.list().some((task) => task.status === "running" || task.status === "cancelling"),
       onFrame: (frame) => this.#frame(frame),
       onState: (state) => this.#connection(state),
-      onDenied: () => this.#askToken("The token is no longer accepted."),
+      onDenied: () => this.#askToken("This token is not accepted."),
     });
     this.top = topBar({ onConnection: () => this.#reconnect(), onSignOut: () => this.#signOut() });
   }
@@ -126,7 +137,8 @@ class Dashboard {
     showConnection(this.top, state, Date.now());
     if (after === "waiting" && state.failures === SAY_LOST_FROM) this.#sayLost(true);
     if (before !== "open" && after === "open") this.#opened();
-    if (state.phase === "refused") toast(`The live connection has ended: ${state.reason}. Numbers may be old.`, "bad");
+    if (state.phase === "refused")
+      toast(`The live connection has ended: ${state.reason}. Numbers may be old.`, "bad");
   }
 
   /** Progress flows again; what was read in pages may have changed meanwhile. */
@@ -146,7 +158,8 @@ class Dashboard {
     const { changed, gaps, replaced } = this.#store.apply(frame);
     if (changed.length === 0) return;
     const now = performance.now();
-    for (const id of changed) this.#samples.set(id, pace.sample(this.#samples.get(id) ?? [], now, this.#store.get(id).current));
+    for (const id of changed)
+      this.#samples.set(id, pace.sample(this.#samples.get(id) ?? [], now, this.#store.get(id).current));
     if (replaced) this.#replaced(known);
     else this.#event(frame, before, gaps.length > 0);
     this.#render();
@@ -218,7 +231,9 @@ class Dashboard {
     show(this.board, !submitting);
     this.board.classList.toggle("split", chosen !== null);
     this.list.choose(chosen);
-    if (chosen !== this.panel.id) this.panel.show(chosen);
+    const before = this.panel.id;
+    if (chosen !== before) this.panel.show(chosen);
+    if (chosen === null && !submitting) this.list.focus(before);
     if (submitting) this.submit.open();
     else this.submit.close();
   }
@@ -227,6 +242,11 @@ class Dashboard {
     this.#store.merge(task, true);
     this.#render();
     location.hash = `#/tasks/${task.task_id}`;
+  }
+
+  #repeat(task, nodes) {
+    this.submit.repeat(task, nodes);
+    location.hash = "#/new";
   }
 
   #shortcut(event) {
@@ -259,8 +279,13 @@ class Dashboard {
   #summarise() {
     const active = this.#store.list().filter((task) => !isTerminal(task.status));
     const left = active.reduce((sum, task) => sum + pending(task), 0);
-    const words = active.length === 0 ? "Nothing is running" : `${plural(active.length, "active task")} · ${plural(left, "node")} to go`;
+    const words =
+      active.length === 0
+        ? "Nothing is running"
+        : `${plural(active.length, "active task")} · ${plural(left, "node")} to go`;
     this.top.say(words);
+    const title = active.length === 0 ? "Milepost" : `(${number(active.length)}) Milepost`;
+    if (document.title !== title) document.title = title;
   }
 }
 

@@ -10,7 +10,9 @@ export const FILTERS = {
 
 function haystack(node) {
   const labels = Object.entries(node.labels ?? {}).map(([key, value]) => `${key}=${value}`);
-  return [node.name, ...(node.roles ?? []), ...labels, ...(node.taints ?? []), node.version ?? ""].join(" ").toLowerCase();
+  return [node.name, ...(node.roles ?? []), ...labels, ...(node.taints ?? []), node.version ?? ""]
+    .join(" ")
+    .toLowerCase();
 }
 
 /** Nodes with their search text made once. */

@@ -28,7 +28,10 @@ export class LiveConnection {
     this.#hooks = hooks;
     addEventListener("online", () => this.hurry());
     addEventListener("offline", () => this.#input({ type: "silent" }));
-    document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.hurry());
+    document.addEventListener(
+      "visibilitychange",
+      () => document.visibilityState === "visible" && this.hurry(),
+    );
     setInterval(() => this.#look(), LOOK_EVERY_MS);
   }
 
@@ -95,7 +98,10 @@ export class LiveConnection {
       this.#drop();
       this.#input({ type: "closed", code: event.code, reason: event.reason });
     });
-    this.#watchdog = setTimeout(mine(() => this.#input({ type: "silent" })), HELLO_WITHIN_MS);
+    this.#watchdog = setTimeout(
+      mine(() => this.#input({ type: "silent" })),
+      HELLO_WITHIN_MS,
+    );
   }
 
   #frame(data) {

@@ -5,8 +5,21 @@
 
 const TERMINAL = new Set(["completed", "completed_with_errors", "failed", "cancelled"]);
 const FIELDS = [
-  "task_id", "attempt", "seq", "status", "action", "cluster", "current", "total", "succeeded", "failed", "skipped",
-  "cancelled", "current_node", "error", "updated_at",
+  "task_id",
+  "attempt",
+  "seq",
+  "status",
+  "action",
+  "cluster",
+  "current",
+  "total",
+  "succeeded",
+  "failed",
+  "skipped",
+  "cancelled",
+  "current_node",
+  "error",
+  "updated_at",
 ];
 const COUNTS = ["current", "succeeded", "failed", "skipped", "cancelled"];
 /** Tasks kept; past it the oldest finished ones are forgotten. */
@@ -14,7 +27,8 @@ export const TASKS_MAX = 2_000;
 
 export const isTerminal = (status) => TERMINAL.has(status);
 
-export const isFailed = (task) => task.failed > 0 || task.status === "failed" || task.status === "completed_with_errors";
+export const isFailed = (task) =>
+  task.failed > 0 || task.status === "failed" || task.status === "completed_with_errors";
 
 export const pending = (task) => Math.max(0, task.total - task.current);
 
@@ -45,7 +59,9 @@ function ofEvent(event) {
 /** Whether items ended that neither this event nor one before it named: events were missed, merged or shortened. */
 function isGap(task, event) {
   const expected = event.attempt === task.attempt ? task.seq + 1 : 1;
-  const ended = (event.items ?? []).filter((item) => item.state !== "running" && item.state !== "pending").length;
+  const ended = (event.items ?? []).filter(
+    (item) => item.state !== "running" && item.state !== "pending",
+  ).length;
   return event.seq !== expected || (event.merged ?? 1) > 1 || event.current - task.current > ended;
 }
 
@@ -58,7 +74,11 @@ export function foldEvent(task, event) {
   if (isTerminal(task.status) || !newer(event, task)) return { task, changed: false, gap: false };
   const gap = isGap(task, event);
   const facts = forward(task, ofEvent(event));
-  return { task: { ...task, ...facts, current_node: event.current_node ?? task.current_node }, changed: true, gap };
+  return {
+    task: { ...task, ...facts, current_node: event.current_node ?? task.current_node },
+    changed: true,
+    gap,
+  };
 }
 
 /**
@@ -72,7 +92,12 @@ export function mergeView(task, read) {
   if (isTerminal(task.status)) return { ...task, ...words };
   if (newer(view, task) || isTerminal(view.status)) return { ...task, ...forward(task, view) };
   if (view.attempt < task.attempt || view.seq > 0) return { ...task, ...words };
-  return { ...task, ...forward(task, view), seq: task.seq, current_node: view.current_node ?? task.current_node };
+  return {
+    ...task,
+    ...forward(task, view),
+    seq: task.seq,
+    current_node: view.current_node ?? task.current_node,
+  };
 }
 
 const NOTHING = Object.freeze({ changed: [], gaps: [], replaced: false });
@@ -94,7 +119,10 @@ export class Store {
 
   /** Listed tasks, newest first. */
   list() {
-    return [...this.#listed].sort().reverse().map((id) => this.#tasks.get(id));
+    return [...this.#listed]
+      .sort()
+      .reverse()
+      .map((id) => this.#tasks.get(id));
   }
 
   /** Takes a frame of the live connection. Gives back which tasks changed, and of which events are missing. */
@@ -153,7 +181,9 @@ export class Store {
   }
 
   #forgetOldest() {
-    const ended = [...this.#tasks.values()].filter((task) => isTerminal(task.status)).map((task) => task.task_id);
+    const ended = [...this.#tasks.values()]
+      .filter((task) => isTerminal(task.status))
+      .map((task) => task.task_id);
     for (const id of ended.sort().slice(0, this.#tasks.size - TASKS_MAX)) {
       this.#tasks.delete(id);
       this.#listed.delete(id);
@@ -165,6 +195,10 @@ export class Store {
 export function matches(task, filter, words) {
   if (filter === "active" && isTerminal(task.status)) return false;
   if (filter === "failed" && !isFailed(task)) return false;
-  const where = `${task.action} ${task.cluster} ${task.status} ${task.reason ?? ""} ${task.task_id}`.toLowerCase();
-  return words.toLowerCase().split(/\s+/).every((word) => where.includes(word));
+  const where =
+    `${task.action} ${task.cluster} ${task.status} ${task.reason ?? ""} ${task.task_id}`.toLowerCase();
+  return words
+    .toLowerCase()
+    .split(/\s+/)
+    .every((word) => where.includes(word));
 }

@@ -2,19 +2,47 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { problemOf, query } from "../assets/api.js";
-import { bodyOf, faultsOf, fieldOf, parametersOf, wordsOf } from "../assets/draft.js";
+import { bodyOf, faultsOf, fieldOf, parametersOf, rowsOf, wordsOf } from "../assets/draft.js";
 import { Selection, indexed, rowsInView, search } from "../assets/nodes.js";
 import { Session, payloadOf } from "../assets/session.js";
 
 const row = (key, value = "", effect = "") => ({ key, value, effect });
-const values = (more) => ({ cluster: "prod", nodes: ["a"], action: "cordon", rows: [], overwrite: false, reason: " ", priority: "", concurrency: "", ...more });
+const values = (more) => ({
+  cluster: "prod",
+  nodes: ["a"],
+  action: "cordon",
+  rows: [],
+  overwrite: false,
+  reason: " ",
+  priority: "",
+  concurrency: "",
+  ...more,
+});
 
 test("each action sends its own parameters and no other", () => {
   assert.deepEqual(parametersOf("cordon", [row("a", "b")], true), {});
-  assert.deepEqual(parametersOf("label", [row("a", "b"), row("")], true), { labels: { a: "b" }, overwrite: true });
+  assert.deepEqual(parametersOf("label", [row("a", "b"), row("")], true), {
+    labels: { a: "b" },
+    overwrite: true,
+  });
   assert.deepEqual(parametersOf("unlabel", [row("a")], true), { keys: ["a"] });
-  assert.deepEqual(parametersOf("taint", [row("a", "", "NoExecute")], false), { taints: [{ key: "a", value: "", effect: "NoExecute" }], overwrite: false });
-  assert.deepEqual(parametersOf("untaint", [row("a"), row("b", "", "NoSchedule")], false), { taints: [{ key: "a" }, { key: "b", effect: "NoSchedule" }] });
+  assert.deepEqual(parametersOf("taint", [row("a", "", "NoExecute")], false), {
+    taints: [{ key: "a", value: "", effect: "NoExecute" }],
+    overwrite: false,
+  });
+  assert.deepEqual(parametersOf("untaint", [row("a"), row("b", "", "NoSchedule")], false), {
+    taints: [{ key: "a" }, { key: "b", effect: "NoSchedule" }],
+  });
+});
+
+test("parameters come back as the rows they were made of", () => {
+  const rows = [row("a", "1", ""), row("b", "", "")];
+  assert.deepEqual(rowsOf(parametersOf("label", rows, true)), rows);
+  const taints = [row("a", "x", "NoExecute"), row("b", "", "NoSchedule")];
+  assert.deepEqual(rowsOf(parametersOf("taint", taints, false)), taints);
+  assert.deepEqual(rowsOf(parametersOf("untaint", [row("a")], false)), [row("a")]);
+  assert.deepEqual(rowsOf(parametersOf("unlabel", [row("a")], false)), [row("a")]);
+  assert.deepEqual(rowsOf(undefined), []);
 });
 
 test("what is left empty is left out of the body", () => {
@@ -46,7 +74,11 @@ test("a fault finds its field, and keeps what it says about the inside of it", (
 });
 
 test("problem details are read, and their absence is survived", () => {
-  const problem = problemOf(422, null, { title: "Unprocessable", detail: "two fields", errors: [{ field: "a", reason: "b" }] });
+  const problem = problemOf(422, null, {
+    title: "Unprocessable",
+    detail: "two fields",
+    errors: [{ field: "a", reason: "b" }],
+  });
   assert.deepEqual([problem.message, problem.faults], ["two fields", [{ field: "a", reason: "b" }]]);
   assert.equal(problemOf(502, null, null).message, "The server answered 502");
   assert.equal(problemOf(503, "2", {}).retryAfterMs, 2000);
@@ -61,7 +93,14 @@ test("a query leaves out what is not given", () => {
 
 const NODES = indexed([
   { name: "a", ready: true, unschedulable: false, roles: ["worker"], labels: { zone: "x1" }, taints: [] },
-  { name: "b", ready: false, unschedulable: true, roles: ["worker"], labels: { zone: "x2" }, taints: ["t=:NoSchedule"] },
+  {
+    name: "b",
+    ready: false,
+    unschedulable: true,
+    roles: ["worker"],
+    labels: { zone: "x2" },
+    taints: ["t=:NoSchedule"],
+  },
   { name: "c", ready: true, unschedulable: true, roles: [], labels: {}, taints: [] },
   { name: "d", ready: true, unschedulable: false, roles: [], labels: {}, taints: [] },
 ]);
@@ -104,7 +143,11 @@ const jwt = (payload) => `h.${Buffer.from(JSON.stringify(payload)).toString("bas
 
 function session(hash, stored) {
   const kept = new Map(stored ? [["milepost.token", stored]] : []);
-  const storage = { getItem: (k) => kept.get(k) ?? null, setItem: (k, v) => kept.set(k, v), removeItem: (k) => kept.delete(k) };
+  const storage = {
+    getItem: (k) => kept.get(k) ?? null,
+    setItem: (k, v) => kept.set(k, v),
+    removeItem: (k) => kept.delete(k),
+  };
   const shown = [];
   const past = { replaceState: (_state, _title, address) => shown.push(address) };
   return { session: new Session(storage, { hash, pathname: "/", search: "" }, past), kept, shown };

@@ -60,7 +60,10 @@ test("only a connection that held starts the back-off over", () => {
 });
 
 test("a server that asks for patience gets it", () => {
-  const { state, last } = run({ type: "start" }, { type: "unavailable", retryAfterMs: 7_000, reason: "busy" });
+  const { state, last } = run(
+    { type: "start" },
+    { type: "unavailable", retryAfterMs: 7_000, reason: "busy" },
+  );
   assert.deepEqual(last, { do: "wait", ms: 7_000 });
   assert.equal(state.until, 7_000);
 });
@@ -79,7 +82,10 @@ test("a refused token ends in signed-out until the next start", () => {
 
 test("a silent connection is dropped without waiting for its close", () => {
   const { effects } = run(...OPEN, { type: "silent" });
-  assert.deepEqual(effects.slice(-2).map((effect) => effect.do), ["close", "wait"]);
+  assert.deepEqual(
+    effects.slice(-2).map((effect) => effect.do),
+    ["close", "wait"],
+  );
 });
 
 test("inputs that come late change nothing", () => {

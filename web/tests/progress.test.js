@@ -6,12 +6,19 @@ import { ItemPage } from "../assets/items.js";
 import { rate, remaining, sample } from "../assets/pace.js";
 
 const item = (index, state = "pending", error = null) => ({ index, name: `n${index}`, state, error });
-const states = (page) => page.list().map(({ state }) => state).join(" ");
+const states = (page) =>
+  page
+    .list()
+    .map(({ state }) => state)
+    .join(" ");
 
 test("events are laid over the page they belong to", () => {
   const page = new ItemPage();
   page.load([item(0), item(1), item(2)], false);
-  const changed = page.apply({ attempt: 1, items: [item(1, "running"), item(2, "failed", "no"), item(9, "failed")] });
+  const changed = page.apply({
+    attempt: 1,
+    items: [item(1, "running"), item(2, "failed", "no"), item(9, "failed")],
+  });
   assert.deepEqual(changed, [1, 2]);
   assert.equal(states(page), "pending running failed");
   assert.equal(page.list()[2].error, "no");
@@ -64,7 +71,13 @@ test("too little is not extrapolated, and another attempt starts over", () => {
 });
 
 test("words for times and rates", () => {
-  assert.deepEqual([0, 59_000, 120_000, 7_200_000, 3 * 86_400_000].map(duration), ["0 s", "59 s", "2 min", "2 h", "3 d"]);
+  assert.deepEqual([0, 59_000, 120_000, 7_200_000, 3 * 86_400_000].map(duration), [
+    "0 s",
+    "59 s",
+    "2 min",
+    "2 h",
+    "3 d",
+  ]);
   assert.equal(age(1_000, 2_000), "now");
   assert.deepEqual([null, 0, 1.25, 1234.4].map(rateWords), ["–", "–", "1.3/s", "1,234/s"]);
   assert.equal(statusWord("completed_with_errors"), "Partly failed");

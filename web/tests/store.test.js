@@ -8,12 +8,28 @@ const id = (n) => `0190a000-${String(n).padStart(4, "0")}-7000-8000-000000000000
 
 function facts(attempt, seq, succeeded, more = {}) {
   return {
-    task_id: ID, attempt, seq, status: "running", action: "cordon", cluster: "prod", current: succeeded, total: 10,
-    succeeded, failed: 0, skipped: 0, cancelled: 0, ...more,
+    task_id: ID,
+    attempt,
+    seq,
+    status: "running",
+    action: "cordon",
+    cluster: "prod",
+    current: succeeded,
+    total: 10,
+    succeeded,
+    failed: 0,
+    skipped: 0,
+    cancelled: 0,
+    ...more,
   };
 }
 
-const event = (attempt, seq, succeeded, more = {}) => ({ type: "progress", items: [{ state: "succeeded" }], ...facts(attempt, seq, succeeded, more), position: `e.${seq}-0` });
+const event = (attempt, seq, succeeded, more = {}) => ({
+  type: "progress",
+  items: [{ state: "succeeded" }],
+  ...facts(attempt, seq, succeeded, more),
+  position: `e.${seq}-0`,
+});
 const snapshot = (...tasks) => ({ type: "snapshot", position: "e.0-0", tasks });
 
 test("repeats and late events change nothing", () => {
@@ -130,13 +146,17 @@ test("older pages continue where the unbroken part ends", () => {
   assert.equal(store.floor, id(7));
   store.older([ended(6), ended(5)], id(5));
   assert.equal(store.floor, id(5));
-  assert.deepEqual(store.list().map((task) => task.task_id), [8, 7, 6, 5, 2].map(id));
+  assert.deepEqual(
+    store.list().map((task) => task.task_id),
+    [8, 7, 6, 5, 2].map(id),
+  );
 });
 
 test("memory is bounded: the oldest finished tasks are forgotten, active ones are not", () => {
   const store = new Store();
   store.apply(snapshot(facts(1, 1, 1, { task_id: id(0) })));
-  for (let n = 1; n <= TASKS_MAX + 5; n += 1) store.apply({ ...event(1, 1, 10), task_id: id(n), status: "completed" });
+  for (let n = 1; n <= TASKS_MAX + 5; n += 1)
+    store.apply({ ...event(1, 1, 10), task_id: id(n), status: "completed" });
   assert.equal(store.list().length, TASKS_MAX);
   assert.ok(store.get(id(0)));
   assert.equal(store.get(id(1)), null);

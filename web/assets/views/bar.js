@@ -23,7 +23,11 @@ export class Bar {
   #segments = SEGMENTS.map((name) => h(`span.${name}`));
 
   constructor(big = false) {
-    this.node = h(big ? "div.bar.big" : "div.bar", { role: "progressbar", "aria-valuemin": 0 }, this.#segments);
+    this.node = h(
+      big ? "div.bar.big" : "div.bar",
+      { role: "progressbar", "aria-valuemin": 0 },
+      this.#segments,
+    );
   }
 
   update(task) {

@@ -20,7 +20,14 @@ class ItemRow {
   #why = h("td.why");
 
   constructor(index) {
-    this.node = h("tr", {}, h("td.mono", {}, number(index + 1)), this.#name, h("td", {}, this.#status.node), this.#why);
+    this.node = h(
+      "tr",
+      {},
+      h("td.mono", {}, number(index + 1)),
+      this.#name,
+      h("td", {}, this.#status.node),
+      this.#why,
+    );
   }
 
   update(item) {
@@ -46,15 +53,33 @@ export class ItemTable {
   constructor(api) {
     this.api = api;
     this.filter = choices("item-state", "Items", STATES, (state) => this.#go(state, [null]));
-    this.back = h("button.quiet.square", { type: "button", "aria-label": "Page before", onclick: () => this.#go(this.#state, this.#trail.slice(0, -1)) }, icon("back"));
-    this.next = h("button.quiet.square", { type: "button", "aria-label": "Next page", onclick: () => this.#forward() }, icon("next"));
+    this.back = h(
+      "button.quiet.square",
+      {
+        type: "button",
+        "aria-label": "Page before",
+        onclick: () => this.#go(this.#state, this.#trail.slice(0, -1)),
+      },
+      icon("back"),
+    );
+    this.next = h(
+      "button.quiet.square",
+      { type: "button", "aria-label": "Next page", onclick: () => this.#forward() },
+      icon("next"),
+    );
     this.place = h("span", { "aria-live": "off" });
     this.tbody = h("tbody");
     this.empty = h("div.empty");
     const heads = ["#", "Node", "State", "Detail"].map((name) => h("th", { scope: "col" }, name));
     this.table = h("table.items", {}, h("thead", {}, h("tr", {}, heads)), this.tbody);
     const pages = h("div.pages", {}, this.place, this.back, this.next);
-    this.node = h("section", { "aria-label": "Items" }, h("div.items-tools", {}, this.filter.node, pages), this.table, this.empty);
+    this.node = h(
+      "section",
+      { "aria-label": "Items" },
+      h("div.items-tools", {}, this.filter.node, pages),
+      this.table,
+      this.empty,
+    );
   }
 
   open(id) {
@@ -79,7 +104,11 @@ export class ItemTable {
     clearTimeout(this.#timer);
     this.#timer = null;
     const reading = ++this.#reading;
-    const asked = { state: this.#state === "all" ? null : this.#state, after: this.#trail.at(-1), limit: PAGE };
+    const asked = {
+      state: this.#state === "all" ? null : this.#state,
+      after: this.#trail.at(-1),
+      limit: PAGE,
+    };
     try {
       const answer = await this.api.items(this.#id, asked);
       if (reading !== this.#reading) return;
@@ -114,7 +143,14 @@ export class ItemTable {
 
   /** Takes the task's counts, for the words on the filter. Counts that changed without items call for a new read. */
   count(task) {
-    const counts = { pending: Math.max(0, task.total - task.current), succeeded: task.succeeded, failed: task.failed, skipped: task.skipped, cancelled: task.cancelled, all: task.total };
+    const counts = {
+      pending: Math.max(0, task.total - task.current),
+      succeeded: task.succeeded,
+      failed: task.failed,
+      skipped: task.skipped,
+      cancelled: task.cancelled,
+      all: task.total,
+    };
     for (const state of STATES) {
       const word = state.charAt(0).toUpperCase() + state.slice(1);
       this.filter.reword(state, counts[state] > 0 ? `${word} ${number(counts[state])}` : word);
@@ -132,7 +168,10 @@ export class ItemTable {
   #render() {
     const items = this.#page.list();
     const rows = items.map((item) => this.#row(item));
-    arrange(this.tbody, rows.map((row) => row.node));
+    arrange(
+      this.tbody,
+      rows.map((row) => row.node),
+    );
     const shown = new Set(items.map((item) => item.index));
     for (const index of this.#rows.keys()) if (!shown.has(index)) this.#rows.delete(index);
     show(this.table, items.length > 0);
@@ -152,7 +191,10 @@ export class ItemTable {
     const items = this.#page.list();
     const before = (this.#trail.length - 1) * PAGE;
     const total = this.#counts?.[this.#state] ?? 0;
-    const range = items.length === 0 ? "" : `${number(before + 1)}–${number(before + items.length)} of ${number(Math.max(total, before + items.length))}`;
+    const range =
+      items.length === 0
+        ? ""
+        : `${number(before + 1)}–${number(before + items.length)} of ${number(Math.max(total, before + items.length))}`;
     text(this.place, range);
     this.back.disabled = this.#trail.length === 1;
     this.next.disabled = this.#next === null;

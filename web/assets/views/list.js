@@ -31,7 +31,17 @@ class TaskRow {
     const tally = h("div.tally", {}, p.succeeded, p.failed, p.skipped, p.narrowAmount, p.narrowLeft);
     const what = h("div.what", {}, h("div.title", {}, p.action, p.cluster), p.reason);
     const marks = h("div.marks", {}, this.#bar.node, tally);
-    this.link = h("a.task", { href: `#/tasks/${id}` }, this.#status.node, what, marks, p.amount, p.rate, p.left, p.age);
+    this.link = h(
+      "a.task",
+      { href: `#/tasks/${id}` },
+      this.#status.node,
+      what,
+      marks,
+      p.amount,
+      p.rate,
+      p.left,
+      p.age,
+    );
     this.node = h("li", { "data-task": id }, this.link);
   }
 
@@ -83,20 +93,42 @@ export class TaskList {
       this.#filter = value;
       this.render();
     });
-    this.search = h("input", { type: "search", placeholder: "Search tasks", "aria-label": "Search tasks", autocomplete: "off" });
+    this.search = h("input", {
+      type: "search",
+      placeholder: "Search tasks",
+      "aria-label": "Search tasks",
+      autocomplete: "off",
+    });
     this.search.addEventListener("input", () => {
       this.#words = this.search.value;
       this.render();
     });
     this.submit = h("a.button.primary", { href: "#/new" }, icon("plus"), "New batch");
-    const tools = h("div.tools", {}, h("h1", {}, "Tasks"), filter.node, h("div.search", {}, icon("search"), this.search), this.submit);
+    const tools = h(
+      "div.tools",
+      {},
+      h("h1", {}, "Tasks"),
+      filter.node,
+      h("div.search", {}, icon("search"), this.search),
+      this.submit,
+    );
     const names = ["Status", "Task", "Progress", "Done", "Rate", "Left", "Age"];
-    this.heads = h("div.heads", { "aria-hidden": "true" }, names.map((name) => h("span", {}, name)));
+    this.heads = h(
+      "div.heads",
+      { "aria-hidden": "true" },
+      names.map((name) => h("span", {}, name)),
+    );
     this.empty = h("div.empty");
     this.older = h("button", { type: "button", onclick: older }, "Load older tasks");
     this.more = h("div.more", {}, this.older);
     this.#list.addEventListener("keydown", (event) => this.#walk(event));
-    this.node = h("section.list", { "aria-label": "Tasks" }, tools, h("div.card.rows", {}, this.heads, this.#list, this.empty), this.more);
+    this.node = h(
+      "section.list",
+      { "aria-label": "Tasks" },
+      tools,
+      h("div.card.rows", {}, this.heads, this.#list, this.empty),
+      this.more,
+    );
   }
 
   /** Arrow keys walk through the rows. */
@@ -113,11 +145,19 @@ export class TaskList {
     this.render();
   }
 
+  /** Gives the focus back to the row of a task that was looked at. */
+  focus(id) {
+    this.#rows.get(id)?.link.focus({ preventScroll: true });
+  }
+
   /** Brings rows and their order up to date. */
   render() {
     const tasks = this.store.list().filter((task) => matches(task, this.#filter, this.#words));
     const rows = tasks.map((task) => this.#row(task.task_id));
-    arrange(this.#list, rows.map((row) => row.node));
+    arrange(
+      this.#list,
+      rows.map((row) => row.node),
+    );
     for (const [place, row] of rows.entries()) this.#update(row, tasks[place]);
     for (const id of this.#rows.keys()) if (!this.store.get(id)) this.#rows.delete(id);
     show(this.heads, tasks.length > 0);
@@ -136,8 +176,11 @@ export class TaskList {
 
   #explain() {
     const none = this.store.list().length === 0;
-    const words = none ? ["No tasks yet", "A batch you submit appears here and moves as it runs."] : ["Nothing matches", "Change the filter or the search."];
-    if (this.empty.textContent !== words.join("")) this.empty.replaceChildren(h("b", {}, words[0]), h("span", {}, words[1]));
+    const words = none
+      ? ["No tasks yet", "A batch you submit appears here and moves as it runs."]
+      : ["Nothing matches", "Change the filter or the search."];
+    if (this.empty.textContent !== words.join(""))
+      this.empty.replaceChildren(h("b", {}, words[0]), h("span", {}, words[1]));
   }
 
   /** Refreshes ages, rates and times left. */

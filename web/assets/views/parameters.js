@@ -17,13 +17,17 @@ export class ParameterRows {
   #list = h("div.parameters");
 
   constructor() {
-    this.more = h("button.quiet", { type: "button", onclick: () => this.#add().querySelector("input").focus() }, icon("plus"), "Add");
+    this.more = h(
+      "button.quiet",
+      { type: "button", onclick: () => this.#add().querySelector("input").focus() },
+      icon("plus"),
+      "Add",
+    );
     this.node = h("div.parameters", { tabindex: -1 }, this.#list, this.more);
   }
 
-  /** Makes the rows fit an action. Keys that were typed stay. */
-  choose(action) {
-    const before = this.values();
+  /** Makes the rows fit an action, filled with `before`: by default what was typed so far. */
+  choose(action, before = this.values()) {
     this.#shape = SHAPES[action] ?? {};
     this.#list.replaceChildren();
     const kept = before.filter((row) => row.key !== "" || row.value !== "");
@@ -43,10 +47,33 @@ export class ParameterRows {
   }
 
   #add({ key = "", value = "", effect = "" } = {}) {
-    const parts = [h("input", { name: "key", value: key, placeholder: "key", "aria-label": "Key", autocomplete: "off", spellcheck: "false" })];
-    if (this.#shape.value) parts.push(h("input", { name: "value", value, placeholder: "value", "aria-label": "Value", autocomplete: "off", spellcheck: "false" }));
+    const parts = [
+      h("input", {
+        name: "key",
+        value: key,
+        placeholder: "key",
+        "aria-label": "Key",
+        autocomplete: "off",
+        spellcheck: "false",
+      }),
+    ];
+    if (this.#shape.value)
+      parts.push(
+        h("input", {
+          name: "value",
+          value,
+          placeholder: "value",
+          "aria-label": "Value",
+          autocomplete: "off",
+          spellcheck: "false",
+        }),
+      );
     if (this.#shape.effects) parts.push(effectSelect(this.#shape.effects, effect));
-    const remove = h("button.quiet.square", { type: "button", "aria-label": "Remove this row", onclick: () => this.#remove(row) }, icon("close"));
+    const remove = h(
+      "button.quiet.square",
+      { type: "button", "aria-label": "Remove this row", onclick: () => this.#remove(row) },
+      icon("close"),
+    );
     const row = h("div.parameter", {}, parts, remove);
     this.#list.append(row);
     this.more.disabled = this.#list.children.length >= ROWS_MAX;
@@ -62,7 +89,9 @@ export class ParameterRows {
 }
 
 function effectSelect(effects, chosen) {
-  const options = effects.map((effect) => h("option", { value: effect }, effect === "" ? "any effect" : effect));
+  const options = effects.map((effect) =>
+    h("option", { value: effect }, effect === "" ? "any effect" : effect),
+  );
   const select = h("select", { name: "effect", "aria-label": "Effect" }, options);
   if (effects.includes(chosen)) select.value = chosen;
   return select;

@@ -7,7 +7,13 @@ import { sentence } from "../format.js";
 export function choices(name, label, values, onChange) {
   const words = new Map();
   const options = values.map((value, place) => {
-    const input = h("input", { type: "radio", name, value, checked: place === 0, onchange: () => onChange(value) });
+    const input = h("input", {
+      type: "radio",
+      name,
+      value,
+      checked: place === 0,
+      onchange: () => onChange(value),
+    });
     words.set(value, h("span", {}, sentence(value)));
     return h("label", {}, input, words.get(value));
   });
@@ -41,7 +47,13 @@ const TOAST_MS = 8_000;
 export function toast(words, kind = "") {
   const node = h("div.toast", {}, h("p", {}, words));
   if (kind) node.classList.add(kind);
-  node.append(h("button.quiet.square", { type: "button", "aria-label": "Dismiss", onclick: () => node.remove() }, icon("close")));
+  node.append(
+    h(
+      "button.quiet.square",
+      { type: "button", "aria-label": "Dismiss", onclick: () => node.remove() },
+      icon("close"),
+    ),
+  );
   const place = byId("toasts");
   place.append(node);
   while (place.children.length > TOASTS_MAX) place.firstElementChild.remove();

@@ -22,26 +22,62 @@ export class NodePicker {
   }
 
   #build() {
-    this.words = h("input", { type: "search", placeholder: "Name, role, label=value, taint", "aria-label": "Search nodes", autocomplete: "off" });
+    this.words = h("input", {
+      type: "search",
+      placeholder: "Name, role, label=value, taint",
+      "aria-label": "Search nodes",
+      autocomplete: "off",
+    });
     this.words.addEventListener("input", () => this.#search());
     const filter = choices("node-filter", "Show nodes", [...Object.keys(FILTERS), "selected"], (value) => {
       this.#filter = value;
       this.#search();
     });
     this.count = h("p", { "aria-live": "polite" });
-    this.all = h("button", { type: "button", onclick: () => this.#change(() => this.selection.add(this.#shown)) }, "Select all");
-    this.none = h("button.quiet", { type: "button", onclick: () => this.#change(() => this.#clear()) }, "Clear");
+    this.all = h(
+      "button",
+      { type: "button", onclick: () => this.#change(() => this.selection.add(this.#shown)) },
+      "Select all",
+    );
+    this.none = h(
+      "button.quiet",
+      { type: "button", onclick: () => this.#change(() => this.#clear()) },
+      "Clear",
+    );
     this.space = h("div.nodes-all", { role: "presentation" });
     this.empty = h("div.empty");
-    this.list = h("div.nodes", { role: "listbox", tabindex: 0, id: "field-node_names", "aria-multiselectable": "true", "aria-label": "Nodes", "aria-describedby": "node-keys" }, this.space, this.empty);
+    this.list = h(
+      "div.nodes",
+      {
+        role: "listbox",
+        tabindex: 0,
+        id: "field-node_names",
+        "aria-multiselectable": "true",
+        "aria-label": "Nodes",
+        "aria-describedby": "node-keys",
+      },
+      this.space,
+      this.empty,
+    );
     this.list.addEventListener("scroll", () => this.#draw());
     this.list.addEventListener("click", (event) => this.#click(event));
     this.list.addEventListener("mousedown", (event) => event.shiftKey && event.preventDefault());
     this.list.addEventListener("keydown", (event) => this.#key(event));
     new ResizeObserver(() => this.#draw()).observe(this.list);
-    const keys = h("span.unseen", { id: "node-keys" }, "Arrow keys move, space selects, shift and space selects a range, control and A selects all shown.");
+    const keys = h(
+      "span.unseen",
+      { id: "node-keys" },
+      "Arrow keys move, space selects, shift and space selects a range, control and A selects all shown.",
+    );
     const head = h("div.picker-head", {}, h("div.search", {}, icon("search"), this.words), filter.node);
-    this.node = h("div.picker", {}, head, h("div.picker-bar", {}, this.count, this.none, this.all), this.list, keys);
+    this.node = h(
+      "div.picker",
+      {},
+      head,
+      h("div.picker-bar", {}, this.count, this.none, this.all),
+      this.list,
+      keys,
+    );
   }
 
   get names() {
@@ -89,7 +125,10 @@ export class NodePicker {
 
   #recount() {
     const shown = this.#shown.length === this.#nodes.length ? "" : ` · ${number(this.#shown.length)} shown`;
-    text(this.count, `${number(this.selection.size)} of ${plural(this.#nodes.length, "node")} selected${shown}`);
+    text(
+      this.count,
+      `${number(this.selection.size)} of ${plural(this.#nodes.length, "node")} selected${shown}`,
+    );
     text(this.all, shown === "" ? "Select all" : `Select ${number(this.#shown.length)} shown`);
     text(this.none, shown === "" ? "Clear" : "Clear shown");
     this.all.disabled = this.#shown.length === 0;
@@ -159,10 +198,20 @@ export class NodePicker {
 
 function nodeRow(node, place) {
   const ready = node.ready ? h("span.tag", {}, "Ready") : h("span.tag.bad", {}, "Not ready");
-  const cordoned = node.unschedulable ? h("span.tag.warn", { title: node.cordon_reason }, "Cordoned") : h("span.tag");
+  const cordoned = node.unschedulable
+    ? h("span.tag.warn", { title: node.cordon_reason }, "Cordoned")
+    : h("span.tag");
   const name = h("span.mono.cut", { title: node.name }, node.name);
   const roles = h("span.roles.cut", {}, (node.roles ?? []).join(", "));
-  const row = h("div.node", { role: "option", id: `node-${place}`, "aria-posinset": place + 1 }, h("span.box", {}, icon("check")), name, roles, ready, cordoned);
+  const row = h(
+    "div.node",
+    { role: "option", id: `node-${place}`, "aria-posinset": place + 1 },
+    h("span.box", {}, icon("check")),
+    name,
+    roles,
+    ready,
+    cordoned,
+  );
   row.dataset.name = node.name;
   row.dataset.place = place;
   row.style.top = `${place * ROW}px`;

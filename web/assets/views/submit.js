@@ -2,7 +2,7 @@
 
 import { newKey } from "../api.js";
 import { attr, h, icon, show, text } from "../dom.js";
-import { ACTIONS, bodyOf, faultsOf, fieldOf, wordsOf } from "../draft.js";
+import { ACTIONS, bodyOf, faultsOf, fieldOf, rowsOf, wordsOf } from "../draft.js";
 import { plural } from "../format.js";
 import { ParameterRows } from "./parameters.js";
 import { NodePicker } from "./picker.js";
@@ -13,6 +13,7 @@ const FAULTS_SHOWN = 5;
 
 export class SubmitPage {
   #action = "cordon";
+  #cluster = null;
   #faults = new Map();
   #busy = false;
   /** The key of the body last sent: the same body again is the same task, a changed one is another. */
@@ -28,31 +29,89 @@ export class SubmitPage {
     this.picker = new NodePicker(() => this.#reword());
     this.rows = new ParameterRows();
     this.cluster = h("select", { id: "field-cluster_name" });
-    this.cluster.addEventListener("change", () => this.#loadNodes(false));
-    this.reason = h("textarea", { id: "field-reason", rows: 2, maxlength: 500, placeholder: "Kernel update, ticket OPS-1234" });
-    this.priority = h("input", { id: "field-priority", type: "number", min: -100, max: 100, step: 1, placeholder: "0", inputmode: "numeric" });
-    this.concurrency = h("input", { id: "field-concurrency", type: "number", min: 1, max: 1000, step: 1, placeholder: "worker's default", inputmode: "numeric" });
+    this.cluster.addEventListener("change", () => {
+      this.#cluster = this.cluster.value;
+      this.#loadNodes(false);
+    });
+    this.reason = h("textarea", {
+      id: "field-reason",
+      rows: 2,
+      maxlength: 500,
+      placeholder: "Kernel update, ticket OPS-1234",
+    });
+    this.priority = h("input", {
+      id: "field-priority",
+      type: "number",
+      min: -100,
+      max: 100,
+      step: 1,
+      placeholder: "0",
+      inputmode: "numeric",
+    });
+    this.concurrency = h("input", {
+      id: "field-concurrency",
+      type: "number",
+      min: 1,
+      max: 1000,
+      step: 1,
+      placeholder: "worker's default",
+      inputmode: "numeric",
+    });
     this.send = h("button.primary", { type: "submit" });
     this.problem = h("p.fault", { role: "alert" });
-    const body = h("div.submit-body", {}, h("div.card.side", {}, this.#side()), h("div.card", {}, this.#nodesField()));
+    const body = h(
+      "div.submit-body",
+      {},
+      h("div.card.side", {}, this.#side()),
+      h("div.card", {}, this.#nodesField()),
+    );
     const foot = h("div.submit-foot", {}, this.problem, h("a.button", { href: "#/" }, "Back"), this.send);
     const head = h("div.submit-head", {}, h("h1", { tabindex: -1 }, "New batch"));
-    this.node = h("form.submit", { novalidate: true, hidden: true, "aria-label": "New batch" }, head, body, foot);
+    this.node = h(
+      "form.submit",
+      { novalidate: true, hidden: true, "aria-label": "New batch" },
+      head,
+      body,
+      foot,
+    );
     this.node.addEventListener("submit", (event) => this.#submit(event));
     this.#choose("cordon");
   }
 
   #side() {
-    const clusterField = this.#field("cluster_name", h("label", { for: "field-cluster_name" }, "Cluster"), this.cluster);
+    const clusterField = this.#field(
+      "cluster_name",
+      h("label", { for: "field-cluster_name" }, "Cluster"),
+      this.cluster,
+    );
     const reason = this.#field("reason", h("label", { for: "field-reason" }, "Reason"), this.reason);
-    const priority = this.#field("priority", h("label", { for: "field-priority" }, "Priority"), this.priority);
-    const concurrency = this.#field("concurrency", h("label", { for: "field-concurrency" }, "Nodes at once"), this.concurrency);
-    return [clusterField, this.#actionField(), this.#parametersField(), reason, h("div.pair", {}, priority, concurrency)];
+    const priority = this.#field(
+      "priority",
+      h("label", { for: "field-priority" }, "Priority"),
+      this.priority,
+    );
+    const concurrency = this.#field(
+      "concurrency",
+      h("label", { for: "field-concurrency" }, "Nodes at once"),
+      this.concurrency,
+    );
+    return [
+      clusterField,
+      this.#actionField(),
+      this.#parametersField(),
+      reason,
+      h("div.pair", {}, priority, concurrency),
+    ];
   }
 
   #actionField() {
     const options = Object.entries(ACTIONS).map(([action, { word }]) => {
-      const input = h("input", { type: "radio", name: "action", value: action, onchange: () => this.#choose(action) });
+      const input = h("input", {
+        type: "radio",
+        name: "action",
+        value: action,
+        onchange: () => this.#choose(action),
+      });
       input.checked = action === this.#action;
       return h("label", {}, input, word);
     });
@@ -64,8 +123,16 @@ export class SubmitPage {
     this.overwrite = h("input", { type: "checkbox", id: "field-overwrite" });
     this.overwriteLine = h("label.check", {}, this.overwrite, "Overwrite other values");
     const fault = h("p.fault", { id: "fault-parameters", hidden: true });
-    for (const field of ["labels", "keys", "taints", "overwrite"]) this.#faults.set(field, { fault, control: this.rows.node });
-    this.parametersField = h("fieldset.field", {}, (this.parametersName = h("legend")), this.rows.node, this.overwriteLine, fault);
+    for (const field of ["labels", "keys", "taints", "overwrite"])
+      this.#faults.set(field, { fault, control: this.rows.node });
+    this.parametersField = h(
+      "fieldset.field",
+      {},
+      (this.parametersName = h("legend")),
+      this.rows.node,
+      this.overwriteLine,
+      fault,
+    );
     return this.parametersField;
   }
 
@@ -99,11 +166,21 @@ export class SubmitPage {
     show(this.node, false);
   }
 
-  #fillClusters(clusters) {
-    const names = clusters.map((cluster) => cluster.name ?? cluster);
-    const before = this.cluster.value;
+  /** Fills the form with what a task did, for these of its nodes. To be opened next. */
+  repeat(task, nodes) {
+    this.#cluster = task.cluster;
+    this.#clear();
+    this.node.querySelector(`[name="action"][value="${CSS.escape(task.action)}"]`).checked = true;
+    this.#choose(task.action);
+    this.rows.choose(task.action, rowsOf(task.parameters));
+    this.overwrite.checked = task.parameters?.overwrite === true;
+    this.reason.value = task.reason ?? "";
+    this.picker.selection.add(nodes);
+  }
+
+  #fillClusters(names) {
     this.cluster.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
-    if (names.includes(before)) this.cluster.value = before;
+    if (names.includes(this.#cluster)) this.cluster.value = this.#cluster;
     if (names.length === 0) this.cluster.append(h("option", { value: "" }, "No cluster is configured"));
   }
 
@@ -176,7 +253,8 @@ export class SubmitPage {
     } catch (problem) {
       if (problem.status === 403) this.onForbidden();
       this.#showFaults(problem.faults, problem.message);
-      if (problem.status === 0) toast("It is not known whether the batch was accepted. Submit again: it will not run twice.", "bad");
+      if (problem.status === 0)
+        toast("It is not known whether the batch was accepted. Submit again: it will not run twice.", "bad");
     }
   }
 
@@ -204,13 +282,24 @@ export class SubmitPage {
     for (const { fault, control } of this.#faults.values()) {
       show(fault, false);
       attr(control, "aria-invalid", null);
+      attr(control, "aria-errormessage", null);
     }
-    const loose = faults.filter((fault) => fieldOf(fault) === null).map((fault) => `${fault.field} ${fault.reason}`);
-    const placed = Map.groupBy(faults.filter((fault) => fieldOf(fault) !== null), fieldOf);
+    const loose = faults
+      .filter((fault) => fieldOf(fault) === null)
+      .map((fault) => `${fault.field} ${fault.reason}`);
+    const placed = Map.groupBy(
+      faults.filter((fault) => fieldOf(fault) !== null),
+      fieldOf,
+    );
     for (const [field, list] of placed) this.#showFault(field, list);
     const first = [...placed.keys()][0];
     if (first) this.#faults.get(first).control.focus();
-    text(this.problem, faults.length > 0 && loose.length === 0 ? "Some fields need another look." : [problem, ...loose].filter(Boolean).join(" "));
+    text(
+      this.problem,
+      faults.length > 0 && loose.length === 0
+        ? "Some fields need another look."
+        : [problem, ...loose].filter(Boolean).join(" "),
+    );
   }
 
   #showFault(field, faults) {
@@ -220,6 +309,6 @@ export class SubmitPage {
     text(fault, words.join("; "));
     show(fault, true);
     attr(control, "aria-invalid", "true");
-    attr(control, "aria-describedby", fault.id);
+    attr(control, "aria-errormessage", fault.id);
   }
 }

@@ -1,7 +1,7 @@
 // The panel of one task: what it is, how far it is, its controls and its items.
 
 import { attr, h, icon, show, text } from "../dom.js";
-import { actionWord } from "../draft.js";
+import { ACTIONS, actionWord } from "../draft.js";
 import { age, duration, moment, number, plural, rate, shortId } from "../format.js";
 import { remaining } from "../pace.js";
 import { isTerminal, pending, submittedAt } from "../store.js";
@@ -9,6 +9,7 @@ import { Bar, StatusMark } from "./bar.js";
 import { ItemTable } from "./items.js";
 import { ask, toast } from "./parts.js";
 
+const FAILED_PAGE = 1_000;
 const LEGEND = ["succeeded", "failed", "skipped", "cancelled"];
 const CONTROLS = {
   pause: { icon: "pause", word: "Pause", on: ["queued", "running"] },
@@ -20,7 +21,11 @@ function question(verb, task) {
   const left = plural(pending(task), "node");
   const what = `${actionWord(task.action).toLowerCase()} on ${task.cluster}`;
   return {
-    pause: { title: `Pause ${what}?`, body: `Nodes in flight finish. The other ${left} wait until somebody resumes.`, yes: "Pause" },
+    pause: {
+      title: `Pause ${what}?`,
+      body: `Nodes in flight finish. The other ${left} wait until somebody resumes.`,
+      yes: "Pause",
+    },
     resume: { title: `Resume ${what}?`, body: `${left} to go.`, yes: "Resume" },
     cancel: {
       title: `Cancel ${what}?`,
@@ -40,9 +45,12 @@ export class TaskPanel {
   #facts = new Map();
   #busy = false;
 
-  /** `rateOf(id)` gives items per second; `mayChange()` whether controls are offered; `onForbidden()` on a 403. */
-  constructor({ store, api, rateOf, mayChange, onForbidden }) {
-    Object.assign(this, { store, api, rateOf, mayChange, onForbidden });
+  /**
+   * `rateOf(id)` gives items per second; `mayChange()` whether controls are offered; `onForbidden()` on a 403;
+   * `onRepeat(task, nodes)` when the user wants to do the same to the nodes that failed.
+   */
+  constructor({ store, api, rateOf, mayChange, onForbidden, onRepeat }) {
+    Object.assign(this, { store, api, rateOf, mayChange, onForbidden, onRepeat });
     this.items = new ItemTable(api);
     this.#build();
   }
@@ -58,7 +66,15 @@ export class TaskPanel {
     this.current = h("b");
     this.of = h("span.muted");
     this.pace = h("span.pace");
-    const head = h("header.panel-head", {}, this.#titleLine(), this.reason, this.error, this.#progress(), this.#factList());
+    const head = h(
+      "header.panel-head",
+      {},
+      this.#titleLine(),
+      this.reason,
+      this.error,
+      this.#progress(),
+      this.#factList(),
+    );
     this.body = h("div", {}, head, this.items.node);
     this.missing = h("div.empty", { hidden: true });
     this.node = h("section.panel.card", { "aria-label": "Task", hidden: true }, this.body, this.missing);
@@ -66,12 +82,28 @@ export class TaskPanel {
 
   #titleLine() {
     const buttons = Object.entries(CONTROLS).map(([verb, control]) => {
-      const button = h("button", { type: "button", "data-verb": verb, onclick: () => this.#control(verb) }, icon(control.icon), control.word);
+      const button = h(
+        "button",
+        { type: "button", "data-verb": verb, onclick: () => this.#control(verb) },
+        icon(control.icon),
+        control.word,
+      );
       if (verb === "cancel") button.classList.add("danger");
       this.#controls.set(verb, button);
       return button;
     });
-    const close = h("a.button.quiet.square.close", { href: "#/", "aria-label": "Back to all tasks", title: "Close (Esc)" }, icon("close"));
+    this.again = h(
+      "button",
+      { type: "button", onclick: () => this.#repeatFailed() },
+      icon("retry"),
+      "Retry failed",
+    );
+    buttons.push(this.again);
+    const close = h(
+      "a.button.quiet.square.close",
+      { href: "#/", "aria-label": "Back to all tasks", title: "Close (Esc)" },
+      icon("close"),
+    );
     return h("div.panel-title", {}, this.title, this.#status.node, h("div.buttons", {}, buttons), close);
   }
 
@@ -84,13 +116,32 @@ export class TaskPanel {
     });
     this.pending = h("b");
     legend.push(h("li", {}, h("i"), this.pending, "to go"));
-    return h("div", {}, h("div.big-number", {}, this.current, this.of, this.pace), this.#bar.node, h("ul.legend", {}, legend));
+    return h(
+      "div",
+      {},
+      h("div.big-number", {}, this.current, this.of, this.pace),
+      this.#bar.node,
+      h("ul.legend", {}, legend),
+    );
   }
 
   #factList() {
     this.factList = h("dl.facts");
-    this.copy = h("button.mono", { type: "button", title: "Copy the task id", onclick: () => this.#copyId() });
-    for (const name of ["Submitted", "Id", "Attempt", "Priority", "Concurrency", "Worker", "Parameters", "Last node"]) {
+    this.copy = h("button.mono", {
+      type: "button",
+      title: "Copy the task id",
+      onclick: () => this.#copyId(),
+    });
+    for (const name of [
+      "Submitted",
+      "Id",
+      "Attempt",
+      "Priority",
+      "Concurrency",
+      "Worker",
+      "Parameters",
+      "Last node",
+    ]) {
       const value = h("dd");
       this.#facts.set(name, { value, row: h("div", {}, h("dt", {}, name), value) });
       this.factList.append(this.#facts.get(name).row);
@@ -193,6 +244,11 @@ export class TaskPanel {
       show(button, this.mayChange() && CONTROLS[verb].on.includes(task.status));
       if (button.disabled !== this.#busy) button.disabled = this.#busy;
     }
+    show(
+      this.again,
+      this.mayChange() && isTerminal(task.status) && task.failed > 0 && task.action in ACTIONS,
+    );
+    this.again.disabled = this.#busy;
   }
 
   /** Refreshes what changes with time alone. */
@@ -214,17 +270,42 @@ export class TaskPanel {
   async #control(verb) {
     const task = this.store.get(this.#id);
     if (!(await ask(question(verb, task)))) return;
+    await this.#doing(async () => this.store.merge(await this.api.control(task.task_id, verb)));
+    await this.refresh();
+  }
+
+  async #repeatFailed() {
+    const task = this.store.get(this.#id);
+    await this.#doing(async () => this.onRepeat(task, await this.#failed(task)));
+  }
+
+  /** All items of a task that failed, page by page. */
+  async #failed(task) {
+    const failed = [];
+    let after = null;
+    do {
+      const { items, next = null } = await this.api.items(task.task_id, {
+        state: "failed",
+        after,
+        limit: FAILED_PAGE,
+      });
+      failed.push(...items);
+      after = next;
+    } while (after !== null);
+    return failed;
+  }
+
+  /** Runs what a button asked for, with all buttons off meanwhile. */
+  async #doing(work) {
     this.#busy = true;
-    this.#renderControls(task);
+    this.render();
     try {
-      const answer = await this.api.control(task.task_id, verb);
-      if (answer?.task_id) this.store.merge(answer);
+      await work();
     } catch (problem) {
       if (problem.status === 403) this.onForbidden();
       toast(problem.message, "bad");
     }
     this.#busy = false;
-    await this.refresh();
     this.render();
   }
 }
@@ -239,7 +320,9 @@ function paceWords(task, perSecond) {
 function parameterWords(parameters) {
   if (!parameters) return null;
   const labels = Object.entries(parameters.labels ?? {}).map(([key, value]) => `${key}=${value}`);
-  const taints = (parameters.taints ?? []).map(({ key, value, effect }) => `${key}${value ? `=${value}` : ""}${effect ? `:${effect}` : ""}`);
+  const taints = (parameters.taints ?? []).map(
+    ({ key, value, effect }) => `${key}${value ? `=${value}` : ""}${effect ? `:${effect}` : ""}`,
+  );
   const words = [...labels, ...(parameters.keys ?? []), ...taints];
   if (parameters.overwrite) words.push("(overwrite)");
   return words.join(", ");

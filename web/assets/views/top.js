@@ -10,9 +10,21 @@ export function topBar({ onConnection, onSignOut }) {
   signOut.append(icon("exit"));
   signOut.addEventListener("click", onSignOut);
   byId("connection").addEventListener("click", onConnection);
+  byId("skip").addEventListener("click", skip);
   byId("theme").addEventListener("click", nextTheme);
   const summary = byId("summary");
-  return { signOut, connection: byId("connection"), connectionText: byId("connection-text"), say: (words) => text(summary, words) };
+  return {
+    signOut,
+    connection: byId("connection"),
+    connectionText: byId("connection-text"),
+    say: (words) => text(summary, words),
+  };
+}
+
+/** Moves on to the content. The address stays: its fragment says what is shown. */
+function skip(event) {
+  event.preventDefault();
+  byId("main").focus();
 }
 
 function wordsOf(state, now) {
