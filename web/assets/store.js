@@ -106,6 +106,8 @@ const NOTHING = Object.freeze({ changed: [], gaps: [], replaced: false });
 export class Store {
   #tasks = new Map();
   #listed = new Set();
+  /** Ids of listed tasks, newest first; made when it is asked for. */
+  #order = null;
   /** Tasks of a snapshot of which more parts are to come. */
   #parts = [];
   /** Where the live connection continues. */
@@ -119,10 +121,8 @@ export class Store {
 
   /** Listed tasks, newest first. */
   list() {
-    return [...this.#listed]
-      .sort()
-      .reverse()
-      .map((id) => this.#tasks.get(id));
+    this.#order ??= [...this.#listed].sort().reverse();
+    return this.#order.map((id) => this.#tasks.get(id));
   }
 
   /** Takes a frame of the live connection. Gives back which tasks changed, and of which events are missing. */
@@ -167,6 +167,7 @@ export class Store {
     const known = this.#tasks;
     this.#tasks = new Map();
     this.#listed = new Set();
+    this.#order = null;
     for (const view of tasks) this.#put(mergeView(known.get(view.task_id) ?? null, view), true);
     const ended = tasks.filter((view) => isTerminal(view.status)).map((view) => view.task_id);
     this.floor = ended.sort()[0] ?? null;
@@ -176,7 +177,10 @@ export class Store {
 
   #put(task, listed) {
     this.#tasks.set(task.task_id, task);
-    if (listed) this.#listed.add(task.task_id);
+    if (listed && !this.#listed.has(task.task_id)) {
+      this.#listed.add(task.task_id);
+      this.#order = null;
+    }
     if (this.#tasks.size > TASKS_MAX) this.#forgetOldest();
   }
 
@@ -188,6 +192,7 @@ export class Store {
       this.#tasks.delete(id);
       this.#listed.delete(id);
     }
+    this.#order = null;
   }
 }
 
@@ -195,6 +200,7 @@ export class Store {
 export function matches(task, filter, words) {
   if (filter === "active" && isTerminal(task.status)) return false;
   if (filter === "failed" && !isFailed(task)) return false;
+  if (words === "") return true;
   const where =
     `${task.action} ${task.cluster} ${task.status} ${task.reason ?? ""} ${task.task_id}`.toLowerCase();
   return words

@@ -1,6 +1,6 @@
 // The table of a task's items: one page at a time, filtered by state, live.
 
-import { arrange, attr, h, icon, show, text } from "../dom.js";
+import { arrange, attr, h, icon, perFrame, show, text } from "../dom.js";
 import { number } from "../format.js";
 import { ItemPage } from "../items.js";
 import { isTerminal } from "../store.js";
@@ -15,6 +15,7 @@ const SETTLE_MS = 700;
 const RETRY_MS = 5_000;
 
 class ItemRow {
+  #shown = null;
   #status = new StatusMark();
   #name = h("td.mono");
   #why = h("td.why");
@@ -30,7 +31,10 @@ class ItemRow {
     );
   }
 
+  /** Shows an item. Items are replaced when they change, so the same one again needs no work. */
   update(item) {
+    if (item === this.#shown) return;
+    this.#shown = item;
     text(this.#name, item.name);
     this.#status.update(item.state);
     text(this.#why, item.error ?? (item.effect === "already" ? "was already so" : ""));
@@ -49,6 +53,7 @@ export class ItemTable {
   #timer = null;
   #reading = 0;
   #counts = null;
+  #soon = perFrame(() => this.#render());
 
   constructor(api) {
     this.api = api;
@@ -138,7 +143,7 @@ export class ItemTable {
     const changed = this.#page.apply(event);
     const filtered = this.#state !== "all" && (event.items ?? []).length > 0;
     if (gap || filtered || isTerminal(event.status)) this.#settle();
-    if (changed.length > 0) this.#render();
+    if (changed.length > 0) this.#soon();
   }
 
   /** Takes the task's counts, for the words on the filter. Counts that changed without items call for a new read. */

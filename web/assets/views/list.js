@@ -9,6 +9,7 @@ import { Bar, StatusMark } from "./bar.js";
 import { choices } from "./parts.js";
 
 class TaskRow {
+  #shown = null;
   #status = new StatusMark();
   #bar = new Bar();
   #parts = {
@@ -45,11 +46,14 @@ class TaskRow {
     this.node = h("li", { "data-task": id }, this.link);
   }
 
+  /** Shows a task. Tasks are replaced when they change, so the same one again needs no work. */
   update(task, perSecond, chosen) {
+    attr(this.link, "aria-current", chosen ? "page" : null);
+    if (task === this.#shown) return;
+    this.#shown = task;
     const p = this.#parts;
     this.#status.update(task.status);
     this.#bar.update(task);
-    attr(this.link, "aria-current", chosen ? "page" : null);
     text(p.action, actionWord(task.action));
     text(p.cluster, task.cluster);
     text(p.reason, task.error ?? task.reason ?? "");
