@@ -43,8 +43,8 @@ local function open(stream, state, candidate, ttl)
 end
 
 -- Keys: stream, epoch, task, doorbell channel.
--- Args: attempt, seq, task id, terminal (0 or 1), user, event, newest event without items, candidate epoch,
---       entries kept, age kept in ms, ttl of the stream in ms, ttl of the task in ms.
+-- Args: attempt, seq, task id, terminal (0 or 1), event, the event without items, candidate epoch, entries kept,
+--       age kept in ms, ttl of the stream in ms, ttl of the task in ms.
 -- Gives {'appended', epoch, id}, {'repeat'} or {'fenced', attempt}.
 local function publish(keys, args)
   local stream, state, task, channel = keys[1], keys[2], keys[3], keys[4]
@@ -56,15 +56,15 @@ local function publish(keys, args)
     if attempt == holder and seq <= tonumber(known[2]) then return {'repeat'} end
   end
 
-  local epoch, last = life(stream, state, args[8])
-  local id = redis.call('XADD', stream, 'MAXLEN', '~', args[9], '*',
-    't', args[3], 'n', args[1] .. '-' .. args[2], 'e', args[4], 'p', last, 'd', args[6])
-  local oldest = tonumber(string.match(id, '^(%d+)')) - tonumber(args[10])
+  local epoch, last = life(stream, state, args[7])
+  local id = redis.call('XADD', stream, 'MAXLEN', '~', args[8], '*',
+    't', args[3], 'n', args[1] .. '-' .. args[2], 'e', args[4], 'p', last, 'd', args[5])
+  local oldest = tonumber(string.match(id, '^(%d+)')) - tonumber(args[9])
   redis.call('XTRIM', stream, 'MINID', '~', string.format('%d', math.max(oldest, 0)))
   redis.call('HSET', state, 'last', id)
-  keep(stream, state, args[11])
-  redis.call('HSET', task, 'attempt', args[1], 'seq', args[2], 'user', args[5], 'live', args[7])
-  redis.call('PEXPIRE', task, args[12])
+  keep(stream, state, args[10])
+  redis.call('HSET', task, 'attempt', args[1], 'seq', args[2], 'live', args[6])
+  redis.call('PEXPIRE', task, args[11])
   redis.call('SPUBLISH', channel, id)
   return {'appended', epoch, id}
 end

@@ -10,12 +10,14 @@
 pub mod contract;
 pub mod memory;
 pub mod postgres;
+pub mod redis;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::redis::{RedisBus, RedisPublisher};
 pub use memory::MemoryBus;
 pub use postgres::{PostgresFeed, PostgresPublisher};
 

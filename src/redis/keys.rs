@@ -88,7 +88,7 @@ impl Keys {
     /// The live snapshot and fence of a task of `user`.
     #[must_use]
     pub fn task(&self, user: &UserId, task: TaskId) -> String {
-        format!("{}:{}:task:{task}", self.prefix, Shard::of(user))
+        format!("{}:{}:u:{user}:task:{task}", self.prefix, Shard::of(user))
     }
 
     /// The doorbell channel of a user.

@@ -5,6 +5,7 @@
 //! are supposed to hang, and one per process for subscriptions. Not here: streams and groups of users
 //! ([`crate::bus::redis`]) and tokens ([`crate::dispatch::redis`]).
 
+mod backoff;
 pub mod checks;
 mod connection;
 mod dedicated;
@@ -13,6 +14,7 @@ mod keys;
 mod scripts;
 mod topology;
 
+pub use backoff::Backoff;
 pub use connection::{CallError, Redis};
 pub use errors::{Reaction, reaction};
 pub use keys::{Keys, SHARDS, Shard, WORKERS, group};

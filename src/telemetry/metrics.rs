@@ -78,6 +78,10 @@ pub struct Metrics {
     pub slow_sockets: Counter,
     /// Snapshots sent because a position could not be continued, by `kind` of loss.
     pub resyncs: Family<Kind, Counter>,
+    /// Times a reader of streams had to find its place again, by `kind` of what was wrong.
+    pub bus_repairs: Family<Kind, Counter>,
+    /// News that a sweep found and no doorbell had told.
+    pub doorbells_missed: Counter,
     /// Requests refused, by `kind` (`auth`, `rate`, `sockets`).
     pub refused: Family<Kind, Counter>,
     /// Work done by maintenance duties, by `kind` of duty.
@@ -117,6 +121,12 @@ impl Metrics {
             ),
             slow_sockets: counter(r, "slow_sockets_closed", "Sockets closed because they read too slowly"),
             resyncs: family(r, "resyncs", "Snapshots sent because a position could not be continued"),
+            bus_repairs: family(r, "bus_repairs", "Times a reader of streams had to find its place again"),
+            doorbells_missed: counter(
+                r,
+                "doorbells_missed",
+                "News found by a sweep that no doorbell had told",
+            ),
             refused: family(r, "requests_refused", "Requests refused"),
             upkeep: family(r, "upkeep_actions", "Work done by maintenance duties"),
             queue_depth: gauge(r, "queue_depth", "Tasks that wait for a worker"),
@@ -165,6 +175,9 @@ impl Metrics {
         }
         for kind in ["epoch", "trimmed", "ahead", "reader"] {
             let _ = self.resyncs.get_or_create(&Kind { kind });
+        }
+        for kind in ["group", "epoch", "trimmed", "ahead", "reader"] {
+            let _ = self.bus_repairs.get_or_create(&Kind { kind });
         }
         for kind in ["auth", "rate", "sockets"] {
             let _ = self.refused.get_or_create(&Kind { kind });

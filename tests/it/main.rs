@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 mod bus_postgres;
+mod bus_redis;
 mod database;
 mod dispatch_postgres;
 mod dispatch_redis;

@@ -1,0 +1,323 @@
+//! The reader: takes rung users, reads their streams in one pipeline, and hands the entries on.
+//!
+//! A round is one pipeline on one pooled connection: acknowledgements of earlier entries, then one non-blocking
+//! `XREADGROUP` for each shard with rung users. The reader's own cursor is the truth and the group follows it: after a
+//! reply that may have been lost, the group is set back to the cursor, so what was swallowed is read again. Every entry
+//! names its predecessor ([`super::entry`]): a gap has the group set back too, and is a loss when it is there again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, RedisError, Value, cmd};
+use tokio::time::{Instant, sleep_until};
+
+use super::entry::{Fields, Raw, Step, follow_chain, streams};
+use super::follow::{Acks, Follow, Lane};
+use super::groups::{Groups, Resumed};
+use super::status::Status;
+use crate::bus::{AckSink, Entry, Loss, Receipt};
+use crate::config::bus::Ack;
+use crate::redis::{Backoff, CallError, Reaction, Redis};
+use crate::task::{EntryId, Epoch, Position};
+use crate::telemetry::metrics::Kind;
+
+/// Users read in one round.
+const USERS_MAX: usize = 256;
+/// Entries read of one user in one round; who has more is read again in the next one.
+const ENTRIES_MAX: usize = 128;
+/// Entries acknowledged of one user in one round.
+const ACKS_MAX: usize = 1_000;
+/// How long acknowledgements wait for a read to ride along with.
+const ACK_DELAY: Duration = Duration::from_millis(50);
+/// The one consumer of a group.
+const CONSUMER: &str = "gateway";
+
+/// Reads for the users of one lane.
+pub(super) struct Reader {
+    pub(super) redis: Redis,
+    pub(super) lane: Arc<Lane>,
+    pub(super) groups: Groups,
+    pub(super) status: Arc<Status>,
+    pub(super) ack: Ack,
+}
+
+/// Why a round was not a good one.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Groups were missing and are made in the next round.
+    #[error("consumer groups were missing")]
+    GroupsMissing,
+}
+
+type AckList = Vec<(Arc<Follow>, Vec<EntryId>)>;
+
+impl Reader {
+    /// Reads for ever. Dropping the future leaves what is in flight pending in the group.
+    pub(super) async fn run(self) {
+        let mut backoff = Backoff::default();
+        let (mut ack_due, mut missing) = (None, false);
+        loop {
+            self.wait(&mut ack_due).await;
+            let acks = self.lane.take_acks(ACKS_MAX);
+            let result = self.round(self.lane.take_rung(USERS_MAX), acks).await;
+            // Missing groups are made at once; when that does not help, it is like any other failure.
+            let again = matches!(result, Err(Trouble::GroupsMissing)) && !missing;
+            missing = matches!(result, Err(Trouble::GroupsMissing));
+            match result {
+                Ok(()) => self.recovered(&mut backoff),
+                Err(_) if again => {}
+                Err(error) => tokio::time::sleep(self.failed(&mut backoff, &error)).await,
+            }
+        }
+    }
+
+    fn recovered(&self, backoff: &mut Backoff) {
+        if backoff.succeeded() {
+            self.status.reader_recovered();
+            tracing::info!("streams in Redis are read again");
+        }
+    }
+
+    fn failed(&self, backoff: &mut Backoff, error: &Trouble) -> Duration {
+        if backoff.failures() == 0 {
+            self.status.reader_failed();
+            tracing::warn!(%error, "streams in Redis cannot be read");
+        }
+        backoff.failed()
+    }
+
+    /// Waits until there is something to read, or acknowledgements have waited long enough.
+    async fn wait(&self, ack_due: &mut Option<Instant>) {
+        loop {
+            let due = ack_due.unwrap_or_else(Instant::now);
+            tokio::select! {
+                () = self.lane.rings.notified() => break,
+                () = self.lane.acks.notified(), if ack_due.is_none() => *ack_due = Some(Instant::now() + ACK_DELAY),
+                () = sleep_until(due), if ack_due.is_some() => break,
+            }
+        }
+        *ack_due = None;
+    }
+
+    async fn round(&self, mut follows: Vec<Arc<Follow>>, acks: AckList) -> Result<(), Trouble> {
+        follows.sort_unstable_by_key(|follow| follow.shard);
+        let result = self.try_round(&follows, &acks).await;
+        if let Err(Trouble::Call(_)) = &result {
+            follows.iter().for_each(Follow::doubt);
+            give_back(acks);
+        }
+        for follow in &follows {
+            follow.done_reading();
+        }
+        result
+    }
+
+    async fn try_round(&self, follows: &[Arc<Follow>], acks: &AckList) -> Result<(), Trouble> {
+        self.resume_suspects(follows).await?;
+        let mut pipeline = Pipeline::new();
+        for (follow, ids) in acks {
+            pipeline.add_command(self.ack_cmd(follow, ids));
+        }
+        for follow in follows {
+            self.set_back(&mut pipeline, follow);
+        }
+        let before = pipeline.len();
+        let shards: Vec<_> = follows.chunk_by(|one, other| one.shard == other.shard).collect();
+        for shard in &shards {
+            pipeline.add_command(self.read_cmd(shard));
+        }
+        let mut replies = self.redis.pipeline(&pipeline).await?;
+        let reads = replies.split_off(before);
+        replies.truncate(acks.len());
+        let mut result = check_acks(acks, replies);
+        for (shard, reply) in shards.into_iter().zip(reads) {
+            result = result.and(self.take(shard, reply));
+        }
+        result
+    }
+
+    fn ack_cmd(&self, follow: &Follow, ids: &[EntryId]) -> Cmd {
+        let mut ack = cmd("XACK");
+        ack.arg(&follow.events).arg(&*self.groups.name);
+        for id in ids {
+            ack.arg(id.to_string());
+        }
+        ack
+    }
+
+    /// Sets the group of a user in doubt back to what was delivered.
+    fn set_back(&self, pipeline: &mut Pipeline, follow: &Follow) {
+        let state = follow.state();
+        if let (true, Some(place)) = (state.doubtful, &state.place) {
+            pipeline
+                .cmd("XGROUP")
+                .arg("SETID")
+                .arg(&follow.events)
+                .arg(&*self.groups.name)
+                .arg(place.id.to_string());
+        }
+    }
+
+    fn read_cmd(&self, shard: &[Arc<Follow>]) -> Cmd {
+        let mut read = cmd("XREADGROUP");
+        read.arg("GROUP").arg(&*self.groups.name).arg(CONSUMER).arg("COUNT").arg(ENTRIES_MAX);
+        if self.ack == Ack::None {
+            read.arg("NOACK");
+        }
+        read.arg("STREAMS");
+        for follow in shard {
+            read.arg(&follow.events);
+        }
+        for _ in shard {
+            read.arg(">");
+        }
+        read
+    }
+
+    /// Asks the server about users whose group or stream may be another one, and goes on where that is possible.
+    async fn resume_suspects(&self, follows: &[Arc<Follow>]) -> Result<(), CallError> {
+        let suspects: Vec<_> = follows.iter().filter(|follow| follow.state().suspect).cloned().collect();
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        for (follow, resumed) in suspects.iter().zip(self.groups.resume(&suspects).await?) {
+            self.resume(follow, resumed?);
+        }
+        Ok(())
+    }
+
+    fn resume(&self, follow: &Arc<Follow>, resumed: Resumed) {
+        if resumed.made {
+            self.count_repair("group");
+        }
+        let mut state = follow.state();
+        state.suspect = false;
+        state.place = Some(resumed.place);
+        drop(state);
+        if let Some(loss) = resumed.loss {
+            self.lose(follow, loss);
+        }
+    }
+
+    fn lose(&self, follow: &Follow, loss: Loss) {
+        self.count_repair(loss.as_str());
+        if !follow.is_closed() {
+            follow.inbox.lost(&follow.user, loss);
+        }
+    }
+
+    fn count_repair(&self, kind: &'static str) {
+        self.redis.metrics().bus_repairs.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Hands on what one call for the users of a shard has read.
+    fn take(&self, shard: &[Arc<Follow>], reply: Value) -> Result<(), Trouble> {
+        if let Value::ServerError(error) = &reply {
+            if Reaction::to_server_error(error) == Reaction::RecreateGroup {
+                // One missing group fails the call for all of them, and nothing was read.
+                shard.iter().for_each(Follow::suspect);
+                return Err(Trouble::GroupsMissing);
+            }
+            shard.iter().for_each(Follow::doubt);
+            return Err(CallError::from(RedisError::from(error.clone())).into());
+        }
+        // Those in doubt were set back in the same pipeline, so this reply is whole for them.
+        let whole: Vec<bool> =
+            shard.iter().map(|follow| std::mem::take(&mut follow.state().doubtful)).collect();
+        for (key, entries) in streams(reply) {
+            if let Some(index) = shard.iter().position(|follow| follow.events.as_bytes() == key) {
+                self.deliver(&shard[index], entries, whole[index]);
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, follow: &Arc<Follow>, raws: Vec<Raw>, whole: bool) {
+        if raws.len() == ENTRIES_MAX {
+            follow.ring();
+        }
+        let Some((epoch, steps)) = advance(follow, raws, whole) else { return };
+        let acks: Arc<dyn AckSink> = Arc::new(Acks(Arc::clone(follow)));
+        let mut entries = Vec::with_capacity(steps.len());
+        for step in steps {
+            match step {
+                Step::New(id, fields) => entries.push(self.entry(follow, &epoch, id, fields, &acks)),
+                Step::Known(id) => self.pass_over(follow, id),
+                Step::Lost(loss) => {
+                    hand_on(follow, std::mem::take(&mut entries));
+                    self.lose(follow, loss);
+                }
+                Step::Doubt => follow.doubt(),
+            }
+        }
+        hand_on(follow, entries);
+    }
+
+    /// An entry that was delivered before: acknowledged again, and a reason to compare with the server.
+    fn pass_over(&self, follow: &Arc<Follow>, id: EntryId) {
+        if self.ack == Ack::Batched {
+            follow.add_acks([id]);
+        }
+        follow.suspect();
+    }
+
+    fn entry(
+        &self,
+        follow: &Follow,
+        epoch: &Epoch,
+        id: EntryId,
+        fields: Fields,
+        acks: &Arc<dyn AckSink>,
+    ) -> Entry {
+        let receipt = || Arc::new(Receipt::new(follow.user.clone(), id, Arc::clone(acks)));
+        entry(epoch, id, fields, (self.ack == Ack::Batched).then(receipt))
+    }
+}
+
+/// Moves a user's place over what was read.
+fn advance(follow: &Follow, raws: Vec<Raw>, whole: bool) -> Option<(Epoch, Vec<Step>)> {
+    let mut state = follow.state();
+    let place = state.place.as_mut()?;
+    let steps = follow_chain(&mut place.id, raws, whole);
+    Some((place.epoch.clone(), steps))
+}
+
+fn hand_on(follow: &Follow, entries: Vec<Entry>) {
+    if !entries.is_empty() && !follow.is_closed() {
+        follow.inbox.deliver(&follow.user, entries);
+    }
+}
+
+/// The port's entry for one that was read.
+pub(super) fn entry(epoch: &Epoch, id: EntryId, fields: Fields, receipt: Option<Arc<Receipt>>) -> Entry {
+    Entry {
+        position: Position::new(epoch.clone(), id),
+        task_id: fields.task_id,
+        attempt: fields.attempt,
+        seq: fields.seq,
+        terminal: fields.terminal,
+        body: fields.body,
+        receipt,
+    }
+}
+
+/// An acknowledgement that was refused is given back; the first refusal is the round's trouble.
+fn check_acks(acks: &AckList, replies: Vec<Value>) -> Result<(), Trouble> {
+    let mut result = Ok(());
+    for ((follow, ids), reply) in acks.iter().zip(replies) {
+        if let Value::ServerError(error) = reply {
+            tracing::debug!(?error, "an acknowledgement was refused");
+            follow.add_acks(ids.iter().copied());
+            result = Err(CallError::from(RedisError::from(error)).into());
+        }
+    }
+    result
+}
+
+fn give_back(acks: AckList) {
+    for (follow, ids) in acks {
+        follow.add_acks(ids);
+    }
+}

@@ -1,0 +1,120 @@
+//! The sweep: compares every followed user with the server, so that a lost doorbell costs delay and never data.
+//!
+//! One small read per user says whether the stream is in the epoch the reader is in and whether it has news. So a
+//! stream that was wiped or that fell behind a lost primary is noticed too, where no error would come. The sweep also
+//! keeps the streams of followed users from running out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Pipeline, Value};
+use tokio::time::Instant;
+
+use super::follow::{Follow, Registry};
+use crate::config::duration::millis;
+use crate::redis::{CallError, Redis};
+use crate::task::EntryId;
+
+/// Users compared in one pipeline.
+const BATCH_MAX: usize = 256;
+
+/// Compares users with the server.
+pub(super) struct Sweeper {
+    pub(super) redis: Redis,
+    pub(super) registry: Arc<Registry>,
+    pub(super) interval: Duration,
+    pub(super) stream_ttl: Duration,
+}
+
+/// What a comparison says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// The reader is where the stream is.
+    Level,
+    /// There is something to read.
+    News,
+    /// There was something to read at the last sweep already, and the reader has not moved.
+    Stuck,
+    /// The stream is another one, or has lost what the reader has read.
+    Changed,
+}
+
+impl Sweeper {
+    /// Sweeps for ever.
+    pub(super) async fn run(self) {
+        let mut extend_at = Instant::now() + self.stream_ttl / 3;
+        loop {
+            tokio::time::sleep(self.interval).await;
+            let extend = Instant::now() >= extend_at;
+            if extend {
+                extend_at = Instant::now() + self.stream_ttl / 3;
+            }
+            if let Err(error) = self.sweep(extend).await {
+                tracing::debug!(%error, "a sweep for lost doorbells failed");
+            }
+        }
+    }
+
+    async fn sweep(&self, extend: bool) -> Result<(), CallError> {
+        let mut follows = self.registry.all();
+        follows.sort_unstable_by_key(|follow| follow.shard);
+        for batch in follows.chunks(BATCH_MAX) {
+            if extend {
+                self.extend(batch).await?;
+            }
+            let mut pipeline = Pipeline::with_capacity(batch.len());
+            for follow in batch {
+                pipeline.cmd("HMGET").arg(&follow.epoch).arg("epoch").arg("last");
+            }
+            for (follow, reply) in batch.iter().zip(self.redis.pipeline(&pipeline).await?) {
+                self.compare(follow, reply.extract_error()?)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn extend(&self, batch: &[Arc<Follow>]) -> Result<(), CallError> {
+        let mut pipeline = Pipeline::with_capacity(batch.len() * 2);
+        for follow in batch {
+            for key in [&follow.events, &follow.epoch] {
+                pipeline.cmd("PEXPIRE").arg(key).arg(millis(self.stream_ttl));
+            }
+        }
+        self.redis.pipeline(&pipeline).await?;
+        Ok(())
+    }
+
+    fn compare(&self, follow: &Arc<Follow>, reply: Value) -> Result<(), CallError> {
+        let (epoch, last): (Option<String>, Option<String>) = redis::from_redis_value(reply)?;
+        let last = last.and_then(|last| last.parse().ok());
+        match verdict(follow, epoch.as_deref(), last) {
+            Some(Verdict::News) => {
+                if !follow.is_awake() {
+                    self.redis.metrics().doorbells_missed.inc();
+                }
+                follow.ring();
+            }
+            Some(Verdict::Stuck | Verdict::Changed) => follow.suspect(),
+            Some(Verdict::Level) | None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Judges a user against what the server says. `None` while it has no place yet.
+fn verdict(follow: &Follow, epoch: Option<&str>, last: Option<EntryId>) -> Option<Verdict> {
+    let mut state = follow.state();
+    let place = state.place.as_ref()?;
+    let behind_at = place.id;
+    let verdict = match last {
+        Some(last) if epoch == Some(place.epoch.as_str()) => match last.cmp(&place.id) {
+            std::cmp::Ordering::Equal => Verdict::Level,
+            std::cmp::Ordering::Less => Verdict::Changed,
+            std::cmp::Ordering::Greater if state.behind_at == Some(behind_at) => Verdict::Stuck,
+            std::cmp::Ordering::Greater => Verdict::News,
+        },
+        _ => Verdict::Changed,
+    };
+    state.behind_at = matches!(verdict, Verdict::News | Verdict::Stuck).then_some(behind_at);
+    Some(verdict)
+}
