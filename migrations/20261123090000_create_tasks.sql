@@ -28,6 +28,9 @@ CREATE TABLE tasks (
     failed integer NOT NULL DEFAULT 0 CHECK (failed >= 0),
     skipped integer NOT NULL DEFAULT 0 CHECK (skipped >= 0),
     cancelled integer NOT NULL DEFAULT 0 CHECK (cancelled >= 0),
+    -- How every item ended that has no row in items, when the task was ended without a worker. Their message is the
+    -- task's error. So a cancel of 100,000 items is one small write.
+    rest text CHECK (rest IN ('failed', 'cancelled')),
 
     created_at timestamptz NOT NULL DEFAULT now(),
     started_at timestamptz,
@@ -39,6 +42,7 @@ CREATE TABLE tasks (
         OR succeeded + failed + skipped + cancelled = total),
     CONSTRAINT tasks_end_once CHECK ((finished_at IS NOT NULL)
         = (status IN ('completed', 'completed_with_errors', 'failed', 'cancelled'))),
+    CONSTRAINT tasks_leave_no_rest_while_open CHECK (rest IS NULL OR finished_at IS NOT NULL),
     CONSTRAINT tasks_held_under_a_lease CHECK (status NOT IN ('running', 'cancelling')
         OR (worker IS NOT NULL AND lease_until IS NOT NULL))
 ) WITH (
@@ -67,7 +71,7 @@ CREATE TABLE task_members (
     names text[] NOT NULL
 );
 
--- One row per result, written once. An item without a row is pending.
+-- One row per result, written once. An item without a row is pending, or ended with the rest of its task.
 -- No foreign key: results are only ever inserted in the statement that holds the task's row, and the check of each row
 -- doubles the cost of a batch. The trigger below deletes what a foreign key would.
 CREATE TABLE items (

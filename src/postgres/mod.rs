@@ -155,7 +155,7 @@ fn timed_out(deadline: Duration) -> sqlx::Error {
 }
 
 /// The server's keep-alive (in seconds) makes it notice within half a minute that we are gone without a word, and give
-/// up our locks.
+/// up our locks. Compiling a plan to machine code takes longer than any statement of ours.
 fn connect_options(config: &DatabaseConfig, application: &str) -> Result<PgConnectOptions, ConnectError> {
     let url = config.url.as_ref().ok_or_else(|| ConnectError::Url("it is not set".into()))?;
     let options: PgConnectOptions =
@@ -167,6 +167,7 @@ fn connect_options(config: &DatabaseConfig, application: &str) -> Result<PgConne
         ("tcp_keepalives_idle", 10),
         ("tcp_keepalives_interval", 5),
         ("tcp_keepalives_count", 3),
+        ("jit", 0),
     ]))
 }
 

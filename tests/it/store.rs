@@ -3,18 +3,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use milepost::postgres::Database;
 use milepost::store::contract::{self, AnyStore};
 use milepost::store::postgres::statements;
-use milepost::store::{Leadership, PostgresStore};
+use milepost::store::{
+    Claim, ClaimRules, ClaimStore, Created, Fence, IdempotencyKey, Leadership, NewTask, PostgresStore,
+    StoreError, Task, TaskStore, UpkeepStore,
+};
+use milepost::task::{
+    Draft, Effect, Event, EventKind, ItemName, ItemOutcome, ItemResult, ReplicaId, Seq, TaskId, TaskSpec,
+    UserId,
+};
+use milepost::telemetry::Metrics;
+use milepost::telemetry::metrics::Op;
 use milepost_harness::Postgres;
-use sqlx::{Executor, SqlSafeStr};
+use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr};
 
-use crate::database::migrated;
+use crate::database::{config, migrated};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_postgres_store_keeps_every_promise() {
     let postgres = Postgres::start().unwrap();
-    let fresh = async || Arc::new(PostgresStore::new(migrated(&postgres).await)) as AnyStore;
+    let database = migrated(&postgres).await;
+    let fresh = async || {
+        sqlx::query("TRUNCATE tasks, items, owners CASCADE").execute(database.pool()).await.unwrap();
+        Arc::new(PostgresStore::new(database.clone())) as AnyStore
+    };
     contract::holds(fresh).await;
 }
 
@@ -43,6 +57,172 @@ async fn one_replica_leads_until_it_steps_down_or_dies() {
     two.lead().await.expect_err("the session is gone, and the lead with it");
     eventually(async || one.lead().await.unwrap()).await;
     assert!(!two.lead().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pruned_task_leaves_nothing_behind() {
+    let postgres = Postgres::start().unwrap();
+    let database = migrated(&postgres).await;
+    let store = PostgresStore::new(database.clone());
+    let key = IdempotencyKey { key: "k".into(), fingerprint: [7; 32] };
+    store.create(NewTask { key: Some(key), ..new_task(10) }).await.unwrap();
+    run_next(&store, 4).await;
+    assert_eq!(store.prune(Duration::ZERO, 10).await.unwrap(), 1);
+    let rows = "SELECT (SELECT count(*) FROM tasks) + (SELECT count(*) FROM task_members) + (SELECT count(*) FROM items)
+        + (SELECT count(*) FROM outbox) + (SELECT count(*) FROM idempotency_keys) + (SELECT count(*) FROM owners)";
+    let left: i64 = sqlx::query_scalar(rows).fetch_one(database.pool()).await.unwrap();
+    assert_eq!(left, 0);
+}
+
+/// The cost of a claim must follow what waits, not what was ever done: every plan uses the partial indexes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_often_never_scans_what_is_over() {
+    let postgres = Postgres::start().unwrap();
+    let database = migrated(&postgres).await;
+    let store = PostgresStore::new(database.clone());
+    let many = "INSERT INTO tasks (id, owner, action, parameters, cluster, priority, max_attempts, status, total, succeeded,
+            created_at, finished_at)
+        SELECT gen_random_uuid(), 'user-' || n % 100, 'wait', '{}', 'prod', 0, 3, 'completed', 1, 1, now(), now()
+        FROM generate_series(1, 30000) AS n";
+    sqlx::query(many).execute(database.pool()).await.unwrap();
+    for _ in 0..20 {
+        store.create(new_task(2)).await.unwrap();
+    }
+    for _ in 0..5 {
+        store.claim(&worker(), &RULES).await.unwrap().unwrap();
+    }
+    sqlx::query("ANALYZE").execute(database.pool()).await.unwrap();
+    let prepared = [
+        ("SHORTLIST", statements::SHORTLIST, "10, 32, ARRAY['wait']"),
+        ("HELD_ON_CLUSTER", statements::HELD_ON_CLUSTER, "'prod', gen_random_uuid()"),
+        ("CLAIMABLE", statements::CLAIMABLE, "100"),
+        ("USED_UP", statements::USED_UP, "100"),
+        ("BACKLOG", statements::BACKLOG, ""),
+        ("UNPUBLISHED", statements::UNPUBLISHED, "0, 100"),
+        ("PRUNE", statements::PRUNE, "86400000, 100, 100000"),
+        ("SNAPSHOT", statements::SNAPSHOT, "'ann', 20"),
+        ("LIST_OPEN", statements::LIST_OPEN, "gen_random_uuid(), ARRAY['queued'], NULL, 50"),
+    ];
+    for (name, sql, arguments) in prepared {
+        let plan = explain(&database, name, sql, arguments).await;
+        assert!(!plan.contains("Seq Scan on tasks"), "{name} reads every task:\n{plan}");
+    }
+}
+
+async fn explain(database: &Database, name: &str, sql: &str, arguments: &str) -> String {
+    let mut connection = database.pool().acquire().await.unwrap();
+    let execute = if arguments.is_empty() { name.to_owned() } else { format!("{name} ({arguments})") };
+    let prepare = AssertSqlSafe(format!("PREPARE {name} AS {sql}"));
+    sqlx::raw_sql(prepare).execute(&mut *connection).await.unwrap();
+    let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE {execute}"));
+    let rows = sqlx::raw_sql(explain).fetch_all(&mut *connection).await.unwrap();
+    rows.iter().map(|row| row.get::<String, _>(0) + "\n").collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_items_take_few_statements() {
+    let postgres = Postgres::start().unwrap();
+    let database = migrated(&postgres).await;
+    let metrics = Metrics::new();
+    let url = format!("postgres://milepost@127.0.0.1:{}/{}", postgres.port(), name_of(&database));
+    let counted = Database::connect(&config(&url), "milepost-test", &metrics).await.unwrap();
+    let store = PostgresStore::new(counted);
+    store.create(new_task(10_000)).await.unwrap();
+    run_next(&store, 500).await;
+    let count = |op| metrics.db_queries.get_or_create(&Op { op }).get();
+    let (reads, writes) = (count("read"), count("write"));
+    assert!(writes >= 20, "the batches were counted");
+    assert!(reads + writes <= 100, "{reads} reads and {writes} writes: more than 0.01 an item");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_killed_keeps_what_it_had_answered() {
+    let mut postgres = Postgres::start().unwrap();
+    let store = PostgresStore::new(migrated(&postgres).await);
+    let Created::New(task) = store.create(new_task(2)).await.unwrap() else { panic!("it is new") };
+    let claim = store.claim(&worker(), &RULES).await.unwrap().unwrap();
+    postgres.process().kill().unwrap();
+    let error = store.record(fence(&claim), &[succeeded(0)]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { doing: "recording results", .. }), "{error}");
+    postgres.run().unwrap();
+    eventually(async || store.ping().await.is_ok()).await;
+    assert_eq!(store.find(task.id).await.unwrap(), Some(claim.task.clone()));
+    assert_eq!(store.record(fence(&claim), &[succeeded(0)]).await.unwrap().succeeded, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_of_a_newer_release_is_left_to_it() {
+    let postgres = Postgres::start().unwrap();
+    let database = migrated(&postgres).await;
+    let store = PostgresStore::new(database.clone());
+    let newer =
+        "INSERT INTO tasks (id, owner, action, parameters, cluster, priority, max_attempts, status, total)
+        VALUES (gen_random_uuid(), 'ann', 'teleport', '{}', 'prod', 100, 3, 'queued', 1)";
+    sqlx::query(newer).execute(database.pool()).await.unwrap();
+    assert!(store.claim(&worker(), &RULES).await.unwrap().is_none());
+    let Created::New(task) = store.create(new_task(1)).await.unwrap() else { panic!("it is new") };
+    assert_eq!(store.snapshot(&task.owner, 10).await.unwrap(), std::slice::from_ref(&task));
+    assert_eq!(store.claim(&worker(), &RULES).await.unwrap().unwrap().task.id, task.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_postgres_cannot_hold_does_not_stop_a_task() {
+    let postgres = Postgres::start().unwrap();
+    let store = PostgresStore::new(migrated(&postgres).await);
+    let Created::New(task) = store.create(new_task(1)).await.unwrap() else { panic!("it is new") };
+    let claim = store.claim(&worker(), &RULES).await.unwrap().unwrap();
+    let odd = ItemResult { outcome: ItemOutcome::failed("a\0b"), ..succeeded(0) };
+    store.record(fence(&claim), &[odd]).await.unwrap();
+    let mut event = terminal(&store.find(task.id).await.unwrap().unwrap());
+    event.error = Some("c\0d".into());
+    store.finish(fence(&claim), &event).await.unwrap();
+    let over = store.find(task.id).await.unwrap().unwrap();
+    assert_eq!(over.error.as_deref(), Some("c\u{FFFD}d"));
+    assert_eq!(store.unpublished(Duration::ZERO, 10).await.unwrap()[0].event, event);
+}
+
+const RULES: ClaimRules = ClaimRules { lease: Duration::from_secs(600), per_cluster_max: 1_000 };
+
+fn worker() -> ReplicaId {
+    ReplicaId::new("worker").unwrap()
+}
+
+fn new_task(items: usize) -> NewTask {
+    let items = (0..items).map(|n| format!("node-{n}")).collect();
+    let draft = Draft { action: "wait".into(), cluster: "prod".into(), items, ..Draft::default() };
+    let (id, owner) = (TaskId::generate(), UserId::new("ann").unwrap());
+    NewTask { id, owner, spec: TaskSpec::new(draft).unwrap(), key: None }
+}
+
+fn fence(claim: &Claim) -> Fence {
+    Fence { task: claim.task.id, attempt: claim.task.state.attempt }
+}
+
+fn succeeded(index: u32) -> ItemResult {
+    let outcome = ItemOutcome::Succeeded { effect: Effect::Changed };
+    let name = ItemName::new(format!("node-{index}")).unwrap();
+    ItemResult { index, name, outcome, tries: 1, finished_at: jiff::Timestamp::UNIX_EPOCH }
+}
+
+fn terminal(task: &Task) -> Event {
+    let mut ended = task.clone();
+    ended.state.status = task.counts.verdict().unwrap();
+    ended.event(EventKind::terminal(ended.state.status), Seq(2), jiff::Timestamp::UNIX_EPOCH)
+}
+
+/// Claims the next task, records its items in batches and ends it.
+async fn run_next(store: &PostgresStore, batch: usize) {
+    let claim = store.claim(&worker(), &RULES).await.unwrap().unwrap();
+    let results: Vec<_> = claim.pending.iter().map(|(index, _)| succeeded(*index)).collect();
+    let mut task = claim.task.clone();
+    for batch in results.chunks(batch) {
+        task.counts = store.record(fence(&claim), batch).await.unwrap();
+    }
+    store.finish(fence(&claim), &terminal(&task)).await.unwrap();
+}
+
+fn name_of(database: &Database) -> String {
+    database.options().get_database().unwrap().to_owned()
 }
 
 async fn eventually(done: impl AsyncFn() -> bool) {

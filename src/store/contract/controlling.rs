@@ -27,6 +27,7 @@ pub(super) async fn a_cancel_of_a_queued_task_ends_it(store: AnyStore) {
     assert!(store.claim(&worker(0), &RULES).await.unwrap().is_none());
     let again = control(&store, task.id, Control::Cancel).await;
     assert_eq!((again.task, again.outbox), (ended, None), "asking again changes nothing");
+    assert_eq!(cancelled_items(&store, task.id).await, 3);
 }
 
 pub(super) async fn a_cancel_of_a_paused_task_shuts_its_worker_out(store: AnyStore) {
@@ -113,7 +114,14 @@ async fn control(store: &AnyStore, id: TaskId, control: Control) -> Controlled {
     store.control(id, control).await.unwrap().expect("the task is there")
 }
 
+/// How many items were cancelled, when asked for them alone and when asked for all.
 async fn cancelled_items(store: &AnyStore, id: TaskId) -> usize {
     let query = ItemQuery { state: Some(ItemState::Cancelled), limit: 1_000, ..ItemQuery::default() };
-    store.items(id, &query).await.unwrap().len()
+    let cancelled = store.items(id, &query).await.unwrap();
+    let mut all = store.items(id, &ItemQuery { state: None, ..query }).await.unwrap();
+    all.retain(|item| item.state() == ItemState::Cancelled);
+    assert_eq!(cancelled, all);
+    let over = find(store, id).await.finished_at;
+    assert!(all.iter().all(|item| item.result.as_ref().map(|result| result.finished_at) == over));
+    all.len()
 }

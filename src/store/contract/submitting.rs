@@ -210,6 +210,11 @@ pub(super) async fn the_largest_task_is_kept_whole(store: AnyStore) {
     assert_eq!(ended.task.state.status, Status::Paused);
     let ended = store.control(task.id, Control::Cancel).await.unwrap().unwrap();
     assert_eq!(ended.task.counts.cancelled, 100_000);
+    assert_eq!(store.items(task.id, &query).await.unwrap(), []);
+    let query = ItemQuery { state: Some(ItemState::Cancelled), ..query };
+    let last = store.items(task.id, &query).await.unwrap();
+    assert_eq!(last.iter().map(|item| item.index).collect::<Vec<_>>(), [99_998, 99_999]);
+    assert_eq!(last[1].name.as_str(), "node-99999");
 }
 
 fn all(limit: u32) -> TaskQuery {

@@ -40,7 +40,10 @@ pub(super) async fn a_task_without_tries_left_is_given_up(store: AnyStore) {
     assert_eq!(over.error.as_deref(), Some("gave up after 2 attempts"));
     assert_eq!(over.counts, Counts { succeeded: 1, failed: 2, ..Counts::new(3) });
     let failed = ItemQuery { state: Some(ItemState::Failed), limit: 10, ..ItemQuery::default() };
-    assert_eq!(store.items(task.id, &failed).await.unwrap().len(), 2);
+    let failed = store.items(task.id, &failed).await.unwrap();
+    assert_eq!(failed.iter().map(|item| item.index).collect::<Vec<_>>(), [0, 2]);
+    let why = failed[0].result.as_ref().and_then(|result| result.outcome.message());
+    assert_eq!(why, over.error.as_deref());
     let rows = store.unpublished(Duration::ZERO, 10).await.unwrap();
     let event = &rows[0].event;
     assert_eq!((event.order(), event.kind), ((Attempt(3), Seq::FIRST), EventKind::Error));

@@ -8,9 +8,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::rows::{CountsRow, LockedRow, effect_word};
-use super::tasks::save_change;
 use super::{
-    Failure, PostgresStore, begin, commit_event, lock, locked, millis, save, statements, text, while_,
+    Along, Failure, PostgresStore, begin, lock, locked, millis, save, save_change, statements, text, while_,
 };
 use crate::store::{
     Claim, ClaimRules, ClaimStore, Fence, OutboxId, RECORD_MAX, Renewal, StoreError, Task, change,
@@ -43,7 +42,7 @@ impl ClaimStore for PostgresStore {
 
     async fn finish(&self, fence: Fence, event: &Event) -> Result<OutboxId, StoreError> {
         let call = self.finish_task(fence, event);
-        self.db.transaction(1, 2, call).await.map_err(while_("finishing a task"))
+        self.db.transaction(1, 1, call).await.map_err(while_("finishing a task"))
     }
 
     async fn hand_over(&self, fence: Fence) -> Result<(), StoreError> {
@@ -79,7 +78,7 @@ impl PostgresStore {
         if shortlist.is_empty() {
             return Ok(Walk::NothingWaits);
         }
-        let claimed = self.db.transaction(3, 2, self.claim_from(&shortlist, worker, rules)).await?;
+        let claimed = self.db.transaction(3, 1, self.claim_from(&shortlist, worker, rules)).await?;
         Ok(claimed.map_or(Walk::OthersWereQuicker, |task| Walk::Claimed(Box::new(task))))
     }
 
@@ -111,8 +110,7 @@ impl PostgresStore {
             return Ok(None);
         }
         change::claim(&mut task, worker, at.to_jiff())?;
-        save(&mut tx, &task, Some(rules.lease)).await?;
-        sqlx::query(statements::SERVE).bind(task.owner.as_str()).execute(&mut *tx).await?;
+        save(&mut tx, &task, Along { lease: Some(rules.lease), ..Along::default() }).await?;
         tx.commit().await?;
         Ok(Some(task))
     }
@@ -163,8 +161,8 @@ impl PostgresStore {
             return Ok(id);
         }
         change::finish(&mut task, fence.attempt, event, at.to_jiff())?;
-        save(&mut tx, &task, None).await?;
-        let id = commit_event(&mut tx, &task, event).await?;
+        let along = Along { event: Some(event), ..Along::default() };
+        let id = save(&mut tx, &task, along).await?.ok_or(sqlx::Error::RowNotFound)?;
         tx.commit().await?;
         Ok(id)
     }
@@ -172,8 +170,11 @@ impl PostgresStore {
     async fn give_back(&self, fence: Fence) -> Result<(), Failure> {
         let mut tx = begin(&self.db).await?;
         let Some((mut task, at)) = lock(&mut tx, fence.task).await? else { return Err(fenced(fence).into()) };
+        let before = task.clone();
         let ending = change::apply(&mut task, Change::HandOver { by: fence.attempt }, at.to_jiff())?;
-        save_change(&mut tx, &task, ending).await?;
+        if task != before {
+            save_change(&mut tx, &task, ending).await?;
+        }
         tx.commit().await?;
         Ok(())
     }

@@ -28,7 +28,7 @@ use self::rows::LockedRow;
 use super::change::Ending;
 use super::{Outbox, OutboxId, OutboxRow, StoreError, Task};
 use crate::postgres::Database;
-use crate::task::{Event, TaskId};
+use crate::task::{Event, ItemState, ReplicaId, TaskId};
 
 /// The record in Postgres. Needs a migrated schema.
 pub struct PostgresStore {
@@ -97,14 +97,27 @@ fn locked(row: LockedRow) -> Result<(Task, Timestamp), Failure> {
     Ok((row.task.try_into()?, row.at))
 }
 
-/// Writes what a change left of a locked task. A lease begins now, or stays as it is.
-async fn save(tx: &mut PgConnection, task: &Task, lease: Option<Duration>) -> Result<(), sqlx::Error> {
-    sqlx::query(statements::SAVE)
+/// What goes with a change of a task.
+#[derive(Default)]
+struct Along<'a> {
+    /// A lease that begins now. Without one the old lease stays.
+    lease: Option<Duration>,
+    /// The terminal event, for the outbox.
+    event: Option<&'a Event>,
+    /// How every item ends that has no result.
+    rest: Option<ItemState>,
+}
+
+/// Writes what a change left of a locked task.
+async fn save(tx: &mut PgConnection, task: &Task, along: Along<'_>) -> Result<Option<OutboxId>, Failure> {
+    let event = along.event.map(serde_json::to_string).transpose();
+    let event = event.map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let row = sqlx::query_scalar(statements::SAVE)
         .bind(task.id.as_uuid())
-        .bind(lease.map(millis))
+        .bind(along.lease.map(millis))
         .bind(task.state.status.as_str())
         .bind(i64::from(task.state.attempt.0))
-        .bind(task.worker.as_ref().map(crate::task::ReplicaId::as_str))
+        .bind(task.worker.as_ref().map(ReplicaId::as_str))
         .bind(i32::from(task.state.tries))
         .bind(task.error.as_deref().map(text))
         .bind(int(task.counts.failed))
@@ -112,37 +125,24 @@ async fn save(tx: &mut PgConnection, task: &Task, lease: Option<Duration>) -> Re
         .bind(task.started_at.map(ToSqlx::to_sqlx))
         .bind(task.finished_at.map(ToSqlx::to_sqlx))
         .bind(task.updated_at.to_sqlx())
-        .execute(tx)
-        .await
-        .map(drop)
+        .bind(event)
+        .bind(along.rest.map(ItemState::as_str));
+    Ok(row.fetch_optional(tx).await?.map(OutboxId))
 }
 
-/// Commits the terminal event of a task.
-async fn commit_event(tx: &mut PgConnection, task: &Task, event: &Event) -> Result<OutboxId, Failure> {
-    let json = serde_json::to_string(event).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let id: i64 = sqlx::query_scalar(statements::COMMIT_EVENT)
-        .bind(task.id.as_uuid())
-        .bind(task.owner.as_str())
-        .bind(json)
-        .fetch_one(tx)
-        .await?;
-    Ok(OutboxId(id))
-}
-
-/// Writes an ending that no worker decided: what is left of the task, its items, its event.
-async fn save_ending(tx: &mut PgConnection, task: &Task, ending: Ending) -> Result<OutboxRow, Failure> {
-    let finished_at = task.finished_at.unwrap_or(task.updated_at);
-    sqlx::query(statements::END_ITEMS)
-        .bind(task.id.as_uuid())
-        .bind(int(task.counts.total))
-        .bind(ending.pending.state().as_str())
-        .bind(ending.pending.message().map(text))
-        .bind(finished_at.to_sqlx())
-        .execute(&mut *tx)
-        .await?;
-    save(tx, task, None).await?;
-    let id = commit_event(tx, task, &ending.event).await?;
-    Ok(OutboxRow { id, owner: task.owner.clone(), event: ending.event })
+/// Writes a change, with its event when it was an ending that no worker decided.
+async fn save_change(
+    tx: &mut PgConnection,
+    task: &Task,
+    ending: Option<Ending>,
+) -> Result<Option<OutboxRow>, Failure> {
+    let Some(Ending { pending, event }) = ending else {
+        save(tx, task, Along::default()).await?;
+        return Ok(None);
+    };
+    let along = Along { lease: None, event: Some(&event), rest: Some(pending.state()) };
+    let id = save(tx, task, along).await?.ok_or(sqlx::Error::RowNotFound)?;
+    Ok(Some(OutboxRow { id, owner: task.owner.clone(), event }))
 }
 
 async fn begin(db: &Database) -> Result<Transaction<'static, Postgres>, sqlx::Error> {

@@ -103,7 +103,7 @@ impl TryFrom<TaskRow> for Task {
     }
 }
 
-/// A row of `items` with the item's name; all that is optional is missing while the item is pending.
+/// A row of `items` with the item's name. The state is missing while the item is pending.
 #[derive(sqlx::FromRow)]
 pub(super) struct ItemRow {
     idx: i32,
@@ -111,7 +111,7 @@ pub(super) struct ItemRow {
     state: Option<String>,
     effect: Option<String>,
     message: Option<String>,
-    tries: Option<i32>,
+    tries: i32,
     finished_at: Option<Timestamp>,
 }
 
@@ -133,7 +133,7 @@ impl ItemRow {
             ("cancelled", _) => ItemOutcome::Cancelled,
             _ => return place.read("state", Err(format!("{state:?} is not a state of an item that ended"))),
         };
-        let tries = place.read("tries", u16::try_from(self.tries.unwrap_or(0)))?;
+        let tries = place.read("tries", u16::try_from(self.tries))?;
         let finished_at = finished_at.to_jiff();
         let result = ItemResult { index, name: name.clone(), outcome, tries, finished_at };
         Ok(Item { index, name, result: Some(result) })

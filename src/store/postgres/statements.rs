@@ -78,21 +78,32 @@ statements! {
                 ORDER BY id DESC LIMIT $2)
         ) AS seen ORDER BY id DESC";
 
-    /// A page of items with their results, from index `$2`.
+    /// A page of items with their results, from index `$2`. An item without a row ended with the rest of its task.
     ITEMS = "
         SELECT ($2 + member.place - 1)::integer AS idx, member.name,
-            items.state, items.effect, items.message, items.tries, items.finished_at
-        FROM task_members
+            coalesce(items.state, tasks.rest) AS state, items.effect,
+            CASE WHEN items.state IS NULL THEN tasks.error ELSE items.message END AS message,
+            coalesce(items.tries, 0) AS tries, coalesce(items.finished_at, tasks.finished_at) AS finished_at
+        FROM tasks
+        JOIN task_members ON task_members.task_id = tasks.id
         CROSS JOIN LATERAL unnest(names[$2 + 1 : $2 + $3]) WITH ORDINALITY AS member (name, place)
         LEFT JOIN items ON items.task_id = $1 AND items.idx = $2 + member.place - 1
-        WHERE task_members.task_id = $1
+        WHERE tasks.id = $1
         ORDER BY member.place";
 
-    /// A page of the items that ended in a state, from index `$2`. The names are cut out of the array once.
+    /// A page of the items that ended in a state, from index `$2`: those with a row, and those that ended with the rest.
+    /// The names are cut out of the array once.
     ITEMS_IN_STATE = "
         WITH page AS MATERIALIZED (
-            SELECT idx, state, effect, message, tries, finished_at FROM items
-            WHERE task_id = $1 AND idx >= $2 AND state = $4
+            (SELECT idx, state, effect, message, tries, finished_at FROM items
+                WHERE task_id = $1 AND idx >= $2 AND state = $4
+                ORDER BY idx LIMIT $3)
+            UNION ALL
+            (SELECT place, tasks.rest, NULL, tasks.error, 0, tasks.finished_at
+                FROM tasks CROSS JOIN LATERAL generate_series($2::integer, total - 1) AS place
+                WHERE tasks.id = $1 AND rest = $4
+                    AND NOT EXISTS (SELECT FROM items WHERE task_id = $1 AND idx = place)
+                ORDER BY place LIMIT $3)
             ORDER BY idx LIMIT $3
         ), bounds AS MATERIALIZED (
             SELECT min(idx) AS low, max(idx) AS high FROM page
@@ -105,17 +116,18 @@ statements! {
         WHERE task_members.task_id = $1
         ORDER BY page.idx";
 
-    /// All names of a task, and the indexes that have a result.
+    /// All names of a task that is not over, and the indexes that have a result.
     PENDING = "
         SELECT names, ARRAY(SELECT idx FROM items WHERE task_id = $1) AS done
-        FROM task_members WHERE task_id = $1";
+        FROM task_members JOIN tasks ON tasks.id = task_members.task_id
+        WHERE task_id = $1 AND finished_at IS NULL";
 
     /// The best tasks to claim, best first; `$1` per cluster, at most `$2`, of the actions `$3` that we know.
     ///
     /// A recursive walk over the partial index jumps from one pair of owner and cluster to the next, so the cost
     /// follows the number of pairs that wait, not the number of tasks. Each owner's candidates after the first count
     /// as if those before were held: that is the order in which one claimer after the other would choose, and it lets
-    /// parallel claimers go down the same list.
+    /// parallel claimers go down the same list. The more pairs, the fewer candidates of each are looked at.
     SHORTLIST = "
         WITH RECURSIVE pairs AS (
             (SELECT owner, cluster FROM tasks WHERE status = 'queued' ORDER BY owner, cluster LIMIT 1)
@@ -132,16 +144,15 @@ statements! {
             SELECT cluster, count(*) AS n FROM held GROUP BY cluster
         ), by_owner AS (
             SELECT owner, count(*) AS n FROM held GROUP BY owner
+        ), free AS MATERIALIZED (
+            SELECT owner, cluster FROM pairs LEFT JOIN by_cluster USING (cluster) WHERE coalesce(by_cluster.n, 0) < $1
         ), candidates AS (
-            SELECT best.id, pairs.owner, best.priority
-            FROM pairs
-            LEFT JOIN by_cluster USING (cluster)
-            CROSS JOIN LATERAL (
+            SELECT best.id, free.owner, best.priority
+            FROM free CROSS JOIN LATERAL (
                 SELECT id, priority FROM tasks
-                WHERE status = 'queued' AND owner = pairs.owner AND cluster = pairs.cluster AND action = ANY ($3)
-                ORDER BY priority DESC, id LIMIT $2
+                WHERE status = 'queued' AND owner = free.owner AND cluster = free.cluster AND action = ANY ($3)
+                ORDER BY priority DESC, id LIMIT (SELECT greatest(1, $2 / count(*)) FROM free)
             ) AS best
-            WHERE coalesce(by_cluster.n, 0) < $1
             UNION ALL
             SELECT id, owner, priority FROM held JOIN by_cluster USING (cluster)
             WHERE lease_until <= clock_timestamp() AND tries < max_attempts AND action = ANY ($3) AND by_cluster.n <= $1
@@ -171,29 +182,26 @@ statements! {
     HELD_ON_CLUSTER = "
         SELECT count(*) FROM tasks WHERE cluster = $1 AND status IN ('running', 'cancelling') AND id <> $2";
 
-    /// When an owner was served last.
-    SERVE = "
-        INSERT INTO owners (owner, last_served_at) VALUES ($1, clock_timestamp())
-        ON CONFLICT (owner) DO UPDATE SET last_served_at = excluded.last_served_at";
-
-    /// Writes what a change left of a task. The lease begins now for `$2` milliseconds, stays (null), or goes with the
-    /// worker.
+    /// Writes what a change left of a task, and what goes with it: with a new lease of `$2` milliseconds, that its owner
+    /// was served; with a terminal event `$13`, the outbox row, whose id comes back; with `$14`, how every item ends that
+    /// has no result. Without a new lease the old one stays, or goes with the worker.
     SAVE = "
-        UPDATE tasks SET
-            lease_until = CASE WHEN $5::text IS NULL THEN NULL
-                ELSE coalesce(clock_timestamp() + $2::bigint * interval '1 millisecond', lease_until) END,
-            status = $3, attempt = $4, worker = $5, tries = $6, error = $7, failed = $8, cancelled = $9,
-            started_at = $10, finished_at = $11, updated_at = $12
-        WHERE id = $1";
-
-    /// Ends every item without a result in the same way.
-    END_ITEMS = "
-        INSERT INTO items (task_id, idx, state, message, tries, finished_at)
-        SELECT $1, place, $3, $4, 0, $5 FROM generate_series(0, $2 - 1) AS place
-        ON CONFLICT DO NOTHING";
-
-    /// Commits a terminal event.
-    COMMIT_EVENT = "INSERT INTO outbox (task_id, owner, event) VALUES ($1, $2, $3::text::json) RETURNING id";
+        WITH saved AS (
+            UPDATE tasks SET
+                lease_until = CASE WHEN $5::text IS NULL THEN NULL
+                    ELSE coalesce(clock_timestamp() + $2::bigint * interval '1 millisecond', lease_until) END,
+                status = $3, attempt = $4, worker = $5, tries = $6, error = $7, failed = $8, cancelled = $9,
+                started_at = $10, finished_at = $11, updated_at = $12, rest = coalesce($14, rest)
+            WHERE id = $1
+            RETURNING id, owner
+        ), served AS (
+            INSERT INTO owners (owner, last_served_at)
+            SELECT owner, clock_timestamp() FROM saved WHERE $2::bigint IS NOT NULL
+            ON CONFLICT (owner) DO UPDATE SET last_served_at = excluded.last_served_at
+        )
+        INSERT INTO outbox (task_id, owner, event)
+        SELECT id, owner, $13::text::json FROM saved WHERE $13::text IS NOT NULL
+        RETURNING id";
 
     /// The terminal event of a task.
     FIND_EVENT = "SELECT id FROM outbox WHERE task_id = $1";

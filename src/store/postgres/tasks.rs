@@ -1,12 +1,11 @@
 //! The gateway's side: submits, lists, pages, snapshots, changes by users.
 
 use async_trait::async_trait;
-use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::rows::{ItemRow, TaskRow, name};
-use super::{Failure, PostgresStore, begin, int, lock, millis, save, save_ending, statements, text, while_};
+use super::{Failure, PostgresStore, begin, int, lock, millis, save_change, statements, text, while_};
 use crate::store::{
     Control, Controlled, Created, IdempotencyKey, ItemQuery, NewTask, StoreError, Task, TaskQuery, TaskStore,
     change,
@@ -183,22 +182,14 @@ impl PostgresStore {
     async fn change(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, Failure> {
         let mut tx = begin(&self.db).await?;
         let Some((mut task, at)) = lock(&mut tx, id).await? else { return Ok(None) };
+        let before = task.clone();
         let ending = change::apply(&mut task, control.into(), at.to_jiff())?;
+        if task == before {
+            return Ok(Some(Controlled { task, outbox: None }));
+        }
         let outbox = save_change(&mut tx, &task, ending).await?;
         tx.commit().await?;
         Ok(Some(Controlled { task, outbox }))
-    }
-}
-
-/// Writes a change, with the ending when it was one.
-pub(super) async fn save_change(
-    tx: &mut PgConnection,
-    task: &Task,
-    ending: Option<change::Ending>,
-) -> Result<Option<crate::store::OutboxRow>, Failure> {
-    match ending {
-        Some(ending) => save_ending(tx, task, ending).await.map(Some),
-        None => save(tx, task, None).await.map(|()| None).map_err(Failure::from),
     }
 }
 

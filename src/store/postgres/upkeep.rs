@@ -6,8 +6,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::rows::{EventRow, LockedRow};
-use super::tasks::save_change;
-use super::{Failure, PostgresStore, begin, locked, millis, statements, while_};
+use super::{Failure, PostgresStore, begin, locked, millis, save_change, statements, while_};
 use crate::store::{Backlog, Leadership, OutboxRow, StoreError, UpkeepStore, change};
 use crate::task::{Change, TaskId};
 
@@ -27,7 +26,7 @@ impl UpkeepStore for PostgresStore {
         let ids = self.db.read(self.ids(statements::USED_UP, limit)).await.map_err(while_(doing))?;
         let mut given_up = 0;
         for id in ids {
-            let done = self.db.transaction(1, 3, self.give_up_one(id)).await.map_err(while_(doing))?;
+            let done = self.db.transaction(1, 1, self.give_up_one(id)).await.map_err(while_(doing))?;
             given_up += u64::from(done);
         }
         Ok(given_up)
