@@ -70,15 +70,12 @@ export function icon(name) {
 
 /** Makes `parent` hold exactly `nodes` in this order, moving only what is out of place. */
 export function arrange(parent, nodes) {
+  const wanted = new Set(nodes);
+  for (const child of [...parent.childNodes]) if (!wanted.has(child)) child.remove();
   let place = parent.firstChild;
   for (const node of nodes) {
     if (node === place) place = place.nextSibling;
     else parent.insertBefore(node, place);
-  }
-  while (place) {
-    const after = place.nextSibling;
-    place.remove();
-    place = after;
   }
 }
 

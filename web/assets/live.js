@@ -59,8 +59,8 @@ function closed(state, input) {
 const HANDLERS = {
   start: (state) => (["idle", "refused", "signed-out"].includes(state.phase) ? ask(initial()) : [state, []]),
   stop: (state) => [{ ...state, phase: "idle", until: null }, [{ do: "close" }]],
-  /** The user, or the browser that is online again, does not want to wait. */
-  hurry: (state) => (["waiting", "refused"].includes(state.phase) ? ask(state) : [state, []]),
+  /** Somebody looks again, or the network is back: there is no reason to wait any longer. */
+  hurry: (state) => (state.phase === "waiting" ? ask(state) : [state, []]),
   elapsed: (state) => (state.phase === "waiting" ? ask(state) : [state, []]),
   ticket: (state, { ticket }) =>
     state.phase === "asking" ? [{ ...state, phase: "connecting" }, [{ do: "connect", ticket }]] : [state, []],

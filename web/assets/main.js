@@ -34,8 +34,11 @@ class Dashboard {
   );
   #samples = new Map();
   #asked = new Set();
+  #learning = Promise.resolve();
   #phase = "idle";
   #lost = false;
+  #user = null;
+  #listScroll = 0;
   #said = { id: null, step: 0 };
   #render = perFrame(() => this.#paint());
 
@@ -77,6 +80,7 @@ class Dashboard {
   }
 
   #begin() {
+    this.#user = this.#session.user;
     this.signIn.close();
     this.#permit();
     this.#route();
@@ -98,8 +102,11 @@ class Dashboard {
   // Signing in and out.
 
   #signedIn(token) {
+    const before = this.#user;
     this.#session.signIn(token);
-    this.#begin();
+    // Nothing of another user may stay on the page.
+    if (before !== null && before !== this.#session.user) location.reload();
+    else this.#begin();
   }
 
   #askToken(why) {
@@ -154,9 +161,9 @@ class Dashboard {
 
   #frame(frame) {
     const before = frame.task_id ? this.#store.get(frame.task_id) : null;
-    const known = this.#store.list().length;
+    const known = this.#store.size;
     const { changed, gaps, replaced } = this.#store.apply(frame);
-    if (changed.length === 0) return;
+    if (changed.length === 0 && !replaced) return;
     const now = performance.now();
     for (const id of changed)
       this.#samples.set(id, pace.sample(this.#samples.get(id) ?? [], now, this.#store.get(id).current));
@@ -168,7 +175,7 @@ class Dashboard {
   #event(event, before, gap) {
     const task = this.#store.get(event.task_id);
     if (event.task_id === this.panel.id) this.panel.onEvent(event, gap);
-    if (!before) this.#learn(event.task_id);
+    if (!before) this.#learning = this.#learning.then(() => this.#learn(event.task_id));
     if (isTerminal(event.status)) this.#announceEnd(task);
     else if (event.task_id === this.panel.id) this.#announceProgress(task);
   }
@@ -176,14 +183,15 @@ class Dashboard {
   /** A snapshot took the place of everything: read again what it does not hold. */
   #replaced(known) {
     for (const id of this.#samples.keys()) if (!this.#store.get(id)) this.#samples.delete(id);
+    this.#asked.clear();
     this.panel.refresh();
     const ended = this.#store.list().filter((task) => isTerminal(task.status)).length;
     show(this.list.more, ended >= OLDER_FROM);
-    const missing = known - this.#store.list().length;
+    const missing = known - this.#store.size;
     if (missing > 0) this.#older(Math.min(OLDER_MAX, missing));
   }
 
-  /** Reads the words of a task of which only events were seen. Once per task. */
+  /** Reads the words of a task of which only events were seen. Once per task, one after the other. */
   async #learn(id) {
     if (this.#asked.has(id)) return;
     this.#asked.add(id);
@@ -228,14 +236,22 @@ class Dashboard {
     const [, place = "", id = null] = location.hash.slice(1).split("/");
     const submitting = place === "new" && this.#session.mayChange;
     const chosen = place === "tasks" ? id : null;
+    if (!this.board.hidden && this.panel.id === null) this.#listScroll = scrollY;
     show(this.board, !submitting);
     this.board.classList.toggle("split", chosen !== null);
     this.list.choose(chosen);
-    const before = this.panel.id;
-    if (chosen !== before) this.panel.show(chosen);
-    if (chosen === null && !submitting) this.list.focus(before);
+    if (chosen !== this.panel.id) this.#choose(chosen);
+    scrollTo(0, chosen === null && !submitting ? this.#listScroll : 0);
     if (submitting) this.submit.open();
     else this.submit.close();
+  }
+
+  /** Opens a task or, for `null`, closes the open one. */
+  #choose(id) {
+    const before = this.panel.id;
+    this.panel.show(id);
+    if (id === null) this.list.focus(before);
+    else this.list.reveal(id);
   }
 
   #submitted(task) {

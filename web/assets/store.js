@@ -119,6 +119,11 @@ export class Store {
     return this.#tasks.get(id) ?? null;
   }
 
+  /** How many tasks are listed. */
+  get size() {
+    return this.#listed.size;
+  }
+
   /** Listed tasks, newest first. */
   list() {
     this.#order ??= [...this.#listed].sort().reverse();

@@ -45,7 +45,8 @@ test("a final code does not come back by itself, only when the user wants", () =
     assert.equal(state.reason, "no");
     assert.notEqual(last.do, "wait");
     assert.equal(next(state, { type: "elapsed" })[0], state);
-    assert.deepEqual(next(state, { type: "hurry" })[1], [{ do: "ticket" }]);
+    assert.equal(next(state, { type: "hurry" })[0], state);
+    assert.deepEqual(next(state, { type: "start" })[1], [{ do: "ticket" }]);
   }
   assert.ok(!isFinal(4499) && isFinal(4500) && isFinal(4999) && !isFinal(5000));
 });

@@ -94,6 +94,14 @@ export class ItemTable {
     this.#go("all", [null]);
   }
 
+  /** Shows nothing and reads nothing any more. */
+  close() {
+    this.#id = null;
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#reading += 1;
+  }
+
   #go(state, trail) {
     this.#state = state;
     this.#trail = trail;
@@ -123,7 +131,8 @@ export class ItemTable {
     } catch (problem) {
       if (reading !== this.#reading) return;
       if (!same) this.#fail(problem);
-      else if (problem.status === 0 || problem.status >= 500) this.#settle(RETRY_MS);
+      else if (problem.status === 0 || problem.status === 429 || problem.status >= 500)
+        this.#settle(RETRY_MS);
     }
   }
 

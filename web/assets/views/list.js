@@ -149,6 +149,11 @@ export class TaskList {
     this.render();
   }
 
+  /** Scrolls the list so that the row of a task can be seen. */
+  reveal(id) {
+    this.#rows.get(id)?.node.scrollIntoView({ block: "nearest" });
+  }
+
   /** Gives the focus back to the row of a task that was looked at. */
   focus(id) {
     this.#rows.get(id)?.link.focus({ preventScroll: true });

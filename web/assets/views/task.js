@@ -164,8 +164,10 @@ export class TaskPanel {
   async show(id) {
     this.#id = id;
     show(this.node, id !== null);
+    this.items.close();
     if (id === null) return;
     show(this.missing, false);
+    this.node.scrollTop = 0;
     this.items.open(id);
     this.render();
     this.title.focus({ preventScroll: true });
