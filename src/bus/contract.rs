@@ -4,6 +4,8 @@
 //! Every promise makes its own users, so suites may share a server. A broken promise panics with what was seen. Not
 //! here: what only one backend can do (its own tests).
 
+#[cfg(test)]
+mod canary;
 mod following;
 mod probe;
 mod publishing;
@@ -62,6 +64,7 @@ pub async fn holds(fixture: &dyn Fixture) {
     replaying::replay_at_the_head_is_empty(fixture).await;
     replaying::replay_continues_from_every_entry(fixture).await;
     replaying::entries_say_what_was_published(fixture).await;
+    replaying::a_large_event_passes_whole(fixture).await;
     replaying::another_epoch_is_lost(fixture).await;
     replaying::an_unknown_users_position_is_lost(fixture).await;
     replaying::a_trimmed_position_is_lost_and_kept_ones_go_on(fixture).await;
@@ -72,6 +75,7 @@ pub async fn holds(fixture: &dyn Fixture) {
     following::delivery_and_replay_agree(fixture).await;
     following::a_burst_arrives_complete(fixture).await;
     following::users_are_apart(fixture).await;
+    following::odd_names_are_users_like_any_other(fixture).await;
     following::writers_of_different_tasks_interleave_without_loss(fixture).await;
     following::follow_then_replay_leaves_no_gap(fixture).await;
     following::a_dropped_follow_ends_and_a_new_one_starts_afresh(fixture).await;

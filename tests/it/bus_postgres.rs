@@ -11,6 +11,7 @@ use milepost::lifecycle::Lifecycle;
 use milepost::postgres::Database;
 use milepost::task::{TaskId, UserId};
 use milepost_harness::Postgres;
+use nix::sys::signal::Signal;
 use sqlx::Executor;
 
 use crate::database::migrated;
@@ -164,6 +165,66 @@ async fn a_killed_listener_comes_back_and_nothing_is_missed() {
     assert!(inbox.losses().is_empty());
 }
 
+/// Backends that stand still until dropped: their connections are open and say nothing.
+struct Stopped(Vec<i32>);
+
+impl Stopped {
+    async fn listeners_of(bus: &Bus) -> Self {
+        let listeners = "SELECT pid FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'milepost listener'";
+        let pids = sqlx::query_scalar(listeners).fetch_all(bus.database.pool()).await.unwrap();
+        let stopped = Self(pids);
+        assert_eq!(stopped.0.len(), 2, "one listener per replica");
+        stopped.signal(Signal::SIGSTOP);
+        stopped
+    }
+
+    fn signal(&self, signal: Signal) {
+        for &pid in &self.0 {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGCONT);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_went_deaf_is_noticed_and_replaced() {
+    let postgres = Postgres::start().unwrap();
+    let bus = Bus::start(&postgres, &listening()).await;
+    let user = user("deaf");
+    let (_following, inbox) = bus.follow(0, &user).await;
+    bus.wait_for_health("by notification").await;
+    let _stopped = Stopped::listeners_of(&bus).await;
+    bus.publish(&user, TaskId::generate(), 1).await;
+    // The silence before a probe, and the probe itself, take 25 s.
+    let heard = async {
+        while inbox.entries().is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(90), heard).await.expect("no poll helps: only a new listener");
+    bus.wait_for_health("by notification").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_bell_is_found_by_the_sweep() {
+    let postgres = Postgres::start().unwrap();
+    let sweep = Duration::from_millis(200);
+    let config = BusConfig { poll_interval: sweep, sweep_interval: sweep, ..BusConfig::default() };
+    let bus = Bus::start(&postgres, &config).await;
+    let user = user("lost-bell");
+    let (_following, inbox) = bus.follow(0, &user).await;
+    bus.wait_for_health("by notification").await;
+    let _stopped = Stopped::listeners_of(&bus).await;
+    bus.publish(&user, TaskId::generate(), 1).await;
+    inbox.wait_for(1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_an_orderly_restart_streams_go_on() {
     let mut postgres = Postgres::start().unwrap();
@@ -172,7 +233,7 @@ async fn after_an_orderly_restart_streams_go_on() {
     let (_following, inbox) = bus.follow(0, &user).await;
     bus.publish(&user, task, 1).await;
     inbox.wait_for(1).await;
-    postgres.process().signal(nix::sys::signal::Signal::SIGINT).unwrap();
+    postgres.process().signal(Signal::SIGINT).unwrap();
     postgres.process().wait_gone(PATIENCE).unwrap();
     bus.wait_for_health("cannot be read").await;
     assert!(!bus.feeds[0].health().ready);

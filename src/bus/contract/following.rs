@@ -87,6 +87,27 @@ pub(super) async fn users_are_apart(fixture: &dyn Fixture) {
     }
 }
 
+/// Names are data: none of them is a pattern, a separator or a quote to any backend.
+pub(super) async fn odd_names_are_users_like_any_other(fixture: &dyn Fixture) {
+    let unique = user("odd");
+    let longest = format!("{unique}{}", "\u{1F680}".repeat(UserId::LEN_MAX - unique.as_str().len()));
+    let odd = [format!("{unique}:"), format!("{unique}:*"), format!("{unique}'\"\\%;--$1"), longest];
+    let task = TaskId::generate();
+    let mut inboxes = Vec::new();
+    for name in &odd {
+        let user = UserId::new(name).expect("an odd but valid name");
+        inboxes.push((follow(fixture, 0, &user).await, user));
+    }
+    publish(fixture, &unique, &progress(task, 1, 1)).await;
+    for (seq, (_, user)) in (1..).zip(&inboxes) {
+        publish(fixture, user, &progress(task, 1, seq)).await;
+    }
+    for (seq, ((_following, inbox), user)) in (1..).zip(&inboxes) {
+        let entries = wait_for_event(inbox, task, seq).await;
+        assert_eq!(seqs(&entries), [seq], "to {user}");
+    }
+}
+
 pub(super) async fn writers_of_different_tasks_interleave_without_loss(fixture: &dyn Fixture) {
     const WRITERS: usize = 8;
     const EACH: u64 = 40;

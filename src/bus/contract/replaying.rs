@@ -80,6 +80,17 @@ pub(super) async fn entries_say_what_was_published(fixture: &dyn Fixture) {
     }
 }
 
+/// As when thousands of items of one task end within a flush.
+pub(super) async fn a_large_event_passes_whole(fixture: &dyn Fixture) {
+    let (user, task, feed) = (user("large"), TaskId::generate(), fixture.feed(0));
+    let start = feed.head(&user).await.expect("head");
+    let items = (1..=5_000).flat_map(|seq| progress(task, 1, seq).items);
+    let event = Event { items: items.collect(), ..progress(task, 1, 1) };
+    publish(fixture, &user, &event).await;
+    let (entries, _) = page(feed.as_ref(), &user, &start, 10).await;
+    assert_eq!(serde_json::from_slice::<Event>(&entries[0].body).expect("an event"), event);
+}
+
 pub(super) async fn another_epoch_is_lost(fixture: &dyn Fixture) {
     let (user, task, feed) = (user("epoch"), TaskId::generate(), fixture.feed(0));
     let position = publish(fixture, &user, &progress(task, 1, 1)).await;
