@@ -23,7 +23,7 @@ pub enum Notify {
 pub struct BusConfig {
     /// How the Postgres bus learns of news.
     pub notify: Notify,
-    /// Pause between polls of the Postgres bus.
+    /// Pause between polls of the Postgres bus while notifications do not arrive.
     #[serde(with = "duration")]
     pub poll_interval: Duration,
     /// Entries kept per user, about.
