@@ -212,6 +212,18 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_read_as_people_write_them() {
+        let read = |text| serde_json::from_str::<Rule>(text).unwrap();
+        let slow =
+            r#"{"verb": "get", "probability": 0.5, "fault": {"latency": {"from": "10ms", "to": "1s"}}}"#;
+        let (from, to) = (Duration::from_millis(10), Duration::from_secs(1));
+        assert_eq!(read(slow), Rule::on("get", Fault::Latency { from, to }).probability(0.5));
+        let cut = Rule { verb: None, ..Rule::on("", Fault::Reset).path("/api/*").times(3) };
+        assert_eq!(read(r#"{"path": "/api/*", "times": 3, "fault": "reset"}"#), cut);
+        assert!(serde_json::from_str::<Rule>(r#"{"fault": "reset", "tmies": 3}"#).is_err());
+    }
+
+    #[test]
     fn chance_does_not_depend_on_the_order_of_other_requests() {
         let rules = || Rules::new(7, vec![Rule::on("get", Fault::Status(500)).probability(0.5)]);
         let met = |rules: &Rules, path: &str| rules.meet("get", path).fault.is_some();

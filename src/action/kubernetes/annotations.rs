@@ -33,6 +33,14 @@ impl From<&Task> for Note {
 }
 
 impl Annotations {
+    /// Whether a text can be the prefix of a key: a DNS name, as Kubernetes asks.
+    pub(super) fn is_prefix(text: &str) -> bool {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        let label = |part: &[u8]| part.iter().all(|&b| inner(b)) && edge(part.first()) && edge(part.last());
+        text.len() <= 253 && text.as_bytes().split(|b| *b == b'.').all(label)
+    }
+
     pub(super) fn new(prefix: &str) -> Self {
         let key = |name: &str| format!("{prefix}/cordon-{name}");
         Self {

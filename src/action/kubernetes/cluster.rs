@@ -64,7 +64,7 @@ impl Cluster {
 
     /// Reads the configuration, if that has not been done. Does not talk to the cluster.
     pub(super) async fn connect(&self) -> Result<&Client, BoxError> {
-        self.client.get_or_try_init(|| connect(&self.source)).await
+        self.client.get_or_try_init(|| connect(&self.source, self.call_timeout)).await
     }
 
     /// The node as it is.
@@ -118,7 +118,7 @@ impl Cluster {
     }
 }
 
-async fn connect(source: &Source) -> Result<Client, BoxError> {
+async fn connect(source: &Source, limit: Duration) -> Result<Client, BoxError> {
     let mut config = match source {
         Source::InCluster => Config::incluster()?,
         Source::Kubeconfig { path, context } => {
@@ -130,5 +130,7 @@ async fn connect(source: &Source) -> Result<Client, BoxError> {
     config.default_retry = false;
     let agent = concat!("milepost/", env!("CARGO_PKG_VERSION"));
     config.headers.push((USER_AGENT, HeaderValue::from_static(agent)));
-    Ok(busy::client(ClientBuilder::try_from(config)?))
+    // A kubeconfig may name a program that fetches credentials, and the client waits for it on its thread.
+    let build = tokio::task::spawn_blocking(move || ClientBuilder::try_from(config).map(busy::client));
+    Ok(timeout(limit, build).await???)
 }

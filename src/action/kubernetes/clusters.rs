@@ -21,11 +21,11 @@ use crate::task::ClusterName;
 /// How many calls' time a list of all nodes may take.
 const LIST_CALLS: u32 = 3;
 
-/// What is wrong with the list of clusters; every fault, one to a line.
+/// What is wrong with the configured clusters and what actions share; every fault, one to a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .faults.join("\n"))]
 pub struct ClustersError {
-    /// The faults, each a sentence that names the cluster.
+    /// The faults, each a sentence that names the cluster or the setting.
     pub faults: Vec<String>,
 }
 
@@ -37,10 +37,10 @@ pub struct KubeClusters {
 }
 
 impl KubeClusters {
-    /// Checks the names and sources. Reads no kubeconfig yet and talks to no cluster.
+    /// Checks the names, the sources and the prefix of annotations. Reads no kubeconfig yet and talks to no cluster.
     ///
     /// # Errors
-    /// Every fault of the list.
+    /// Every fault.
     pub fn new(configs: &[ClusterConfig], actions: &ActionsConfig) -> Result<Self, ClustersError> {
         let (mut clusters, mut faults) = (BTreeMap::new(), Vec::new());
         for config in configs {
@@ -53,6 +53,9 @@ impl KubeClusters {
                     }
                 },
             }
+        }
+        if !Annotations::is_prefix(&actions.annotation_prefix) {
+            faults.push(format!("actions.annotation_prefix is no DNS name: {:?}", actions.annotation_prefix));
         }
         if !faults.is_empty() {
             return Err(ClustersError { faults });
@@ -138,14 +141,14 @@ mod tests {
             config("c", Some("x"), true),
             config("d/e", None, true),
         ];
-        let Err(error) = KubeClusters::new(&configs, &ActionsConfig::default()) else {
-            panic!("it is faulty")
-        };
+        let actions = ActionsConfig { annotation_prefix: "a b".into(), ..ActionsConfig::default() };
+        let Err(error) = KubeClusters::new(&configs, &actions) else { panic!("it is faulty") };
         let expected = [
             "cluster a is listed twice",
             "cluster b needs kubeconfig, or in_cluster: true",
             "cluster c has both kubeconfig and in_cluster: one is enough",
             "the cluster name \"d/e\" must not contain '/'",
+            "actions.annotation_prefix is no DNS name: \"a b\"",
         ];
         assert_eq!(error.faults, expected);
     }

@@ -9,6 +9,9 @@ use super::busy::Busy;
 use crate::action::ActionError;
 use crate::task::ClusterName;
 
+/// The longest wait that a server may ask for.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
@@ -96,7 +99,7 @@ fn busy_text(code: u16, call: Call<'_>) -> String {
 fn refused(status: &Status, call: Call<'_>) -> ActionError {
     let Call { cluster, node, verb } = call;
     let after = status.details.as_ref().map(|details| u64::from(details.retry_after_seconds));
-    let after = after.filter(|secs| *secs > 0).map(Duration::from_secs);
+    let after = after.filter(|secs| *secs > 0).map(|secs| Duration::from_secs(secs).min(RETRY_AFTER_MAX));
     match status.code {
         404 => ActionError::permanent(format!("node {node} does not exist in cluster {cluster}")),
         401 => {
