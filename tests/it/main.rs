@@ -13,5 +13,6 @@ mod gateway_rig;
 mod kubernetes;
 mod servers;
 mod store;
+mod takeover;
 mod tickets_postgres;
 mod tickets_redis;
