@@ -80,7 +80,7 @@ impl Hub {
             feed,
             metrics,
             bounds,
-            per_user_max: usize::try_from(per_user_max).unwrap_or(usize::MAX),
+            per_user_max: usize::try_from(per_user_max.max(1)).unwrap_or(usize::MAX),
             users: Mutex::default(),
             ids: AtomicU64::new(0),
             began: Instant::now(),
@@ -225,7 +225,7 @@ impl Inbox for Fanout {
             match Frame::new(entry) {
                 Some(frame) => self.push(&Arc::new(frame)),
                 None => {
-                    tracing::error!(user.id = %user, %position, "an entry is not an event; it was left out")
+                    tracing::error!(user.id = %user, %position, "an entry is not an event; it was left out");
                 }
             }
         }
@@ -242,13 +242,23 @@ impl Inbox for Fanout {
 /// Ends every socket for a shutdown, spread evenly over `spread`, and tells each client when to come back.
 pub(crate) async fn close_all(hub: &Hub, spread: Duration) {
     let mut sockets = hub.sockets();
+    // Users come in no order, but the sockets of one user come together: spread those as well.
     sockets.sort_by_key(|socket| socket.id.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let n = u32::try_from(sockets.len()).unwrap_or(u32::MAX).max(1);
     let start = Instant::now();
     for (i, socket) in (0_u32..).zip(&sockets) {
-        tokio::time::sleep_until(start + spread * i / n).await;
-        socket.outbox.close(Close::Shutdown { retry_ms: rand::random_range(500..8_000) });
+        tokio::time::sleep_until(start + spread / n * i).await;
+        dismiss(socket);
     }
+}
+
+/// Ends the sockets that joined while the others were being closed.
+pub(crate) fn close_late(hub: &Hub) {
+    hub.sockets().iter().for_each(|socket| dismiss(socket));
+}
+
+fn dismiss(socket: &Socket) {
+    socket.outbox.close(Close::Shutdown { retry_ms: rand::random_range(500..8_000) });
 }
 
 impl std::fmt::Debug for Hub {

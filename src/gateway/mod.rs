@@ -16,6 +16,7 @@ mod submit;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -28,6 +29,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -52,6 +54,11 @@ use crate::tickets::Tickets;
 /// What pages may load and do: their own files and their own API, nothing inline, in no frame.
 const CONTENT_POLICY: &str =
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// Submits read and recorded at once. Bounds the memory of their bodies; others wait, within the request time-out.
+const SUBMITS_MAX: usize = 32;
+/// While draining: pause between looks for sockets that joined late.
+const LATE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What a gateway is made of.
 #[derive(Clone)]
@@ -193,7 +200,9 @@ async fn run(shared: Arc<Shared>, listener: TcpListener, life: Lifecycle) {
     tracker.close();
     let drained = async {
         hub::close_all(&shared.hub, shared.parts.server.close_spread).await;
-        tracker.wait().await;
+        while tokio::time::timeout(LATE_INTERVAL, tracker.wait()).await.is_err() {
+            hub::close_late(&shared.hub);
+        }
     };
     tokio::select! {
         () = drained => tracing::info!("the gateway has drained"),
@@ -214,7 +223,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/nodes/batch/unlabel", post(nodes::unlabel))
         .route("/nodes/batch/taint", post(nodes::taint))
         .route("/nodes/batch/untaint", post(nodes::untaint))
-        .layer(DefaultBodyLimit::max(shared.parts.limits.submit_bytes_max));
+        .layer(DefaultBodyLimit::max(shared.parts.limits.submit_bytes_max))
+        .layer(GlobalConcurrencyLimitLayer::new(SUBMITS_MAX));
     let others = Router::new()
         .route("/tasks", get(tasks::list))
         .route("/tasks/{id}", get(tasks::get))

@@ -203,3 +203,85 @@ fn why(error: &jsonwebtoken::errors::Error) -> &'static str {
         _ => "the token is not valid",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+
+    const SECRET: &str = "a secret for tests of at least thirty-two bytes";
+    const RS_PRIVATE: &[u8] = include_bytes!("test_keys/rs256.private.pem");
+    const RS_PUBLIC: &[u8] = include_bytes!("test_keys/rs256.public.pem");
+    const ES_PRIVATE: &[u8] = include_bytes!("test_keys/es256.private.pem");
+
+    fn key_file(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gateway/auth/test_keys").join(name)
+    }
+
+    fn all_keys() -> AuthConfig {
+        AuthConfig {
+            hs256_secret: Some(SECRET.to_owned().into()),
+            rs256_public_key: Some(key_file("rs256.public.pem")),
+            es256_public_key: Some(key_file("es256.public.pem")),
+            ..AuthConfig::default()
+        }
+    }
+
+    fn claims() -> Value {
+        json!({"sub": "ada", "role": "admin", "exp": SystemClock.now().as_second() + 60})
+    }
+
+    fn token(algorithm: Algorithm, key: &EncodingKey) -> String {
+        jsonwebtoken::encode(&Header::new(algorithm), &claims(), key).unwrap()
+    }
+
+    #[test]
+    fn each_configured_algorithm_is_checked_with_its_own_key() {
+        let verifier = Verifier::load(&all_keys()).unwrap();
+        let rsa = EncodingKey::from_rsa_pem(RS_PRIVATE).unwrap();
+        let ec = EncodingKey::from_ec_pem(ES_PRIVATE).unwrap();
+        let secret = EncodingKey::from_secret(SECRET.as_bytes());
+        for (algorithm, key) in [(Algorithm::HS256, secret), (Algorithm::RS256, rsa), (Algorithm::ES256, ec)]
+        {
+            let identity = verifier.verify(&token(algorithm, &key)).unwrap();
+            assert_eq!((identity.user.as_str(), identity.role), ("ada", Role::Admin), "{algorithm:?}");
+        }
+    }
+
+    /// The classic: a public key is no secret, so nobody may sign with it.
+    #[test]
+    fn a_public_key_is_never_taken_for_a_shared_secret() {
+        let forged = token(Algorithm::HS256, &EncodingKey::from_secret(RS_PUBLIC));
+        assert!(Verifier::load(&all_keys()).unwrap().verify(&forged).is_err());
+        let public_only = AuthConfig { hs256_secret: None, ..all_keys() };
+        let why = Verifier::load(&public_only).unwrap().verify(&forged).unwrap_err();
+        assert!(why.contains("algorithm"), "{why}");
+    }
+
+    #[test]
+    fn a_token_that_has_just_ended_passes_within_the_leeway_and_not_after() {
+        let verifier = Verifier::load(&all_keys()).unwrap();
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let ended = |seconds: i64| {
+            let mut claims = claims();
+            claims["exp"] = json!(SystemClock.now().as_second() - seconds);
+            verifier.verify(&jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap())
+        };
+        assert!(ended(1).is_ok());
+        assert_eq!(ended(40), Err("the token has expired"));
+    }
+
+    #[test]
+    fn keys_that_cannot_be_used_are_named() {
+        let short = AuthConfig { hs256_secret: Some("short".to_owned().into()), ..AuthConfig::default() };
+        assert!(matches!(Verifier::load(&short), Err(AuthError::ShortSecret(5))));
+        let missing = AuthConfig { rs256_public_key: Some("/nowhere.pem".into()), ..AuthConfig::default() };
+        assert!(matches!(Verifier::load(&missing), Err(AuthError::File { .. })));
+        let wrong =
+            AuthConfig { es256_public_key: Some(key_file("rs256.public.pem")), ..AuthConfig::default() };
+        assert!(matches!(Verifier::load(&wrong), Err(AuthError::Key { algorithm: "ES256", .. })));
+    }
+}

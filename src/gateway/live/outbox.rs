@@ -247,3 +247,154 @@ impl Inner {
 fn cost(frame: &Frame) -> usize {
     frame.len() + SLOT_BYTES
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bus::Entry;
+    use crate::task::{Attempt, EntryId, Epoch, Position, Seq};
+
+    /// A frame of task number `task`: progress, or its end.
+    fn frame(at: u64, task: u128, terminal: bool, padding: usize) -> Arc<Frame> {
+        let kind = if terminal { "complete" } else { "progress" };
+        let body = format!(r#"{{"type":"{kind}","message":"{}"}}"#, "m".repeat(padding));
+        let entry = Entry {
+            position: Position::new(Epoch::new("e").unwrap(), EntryId::counted(at)),
+            task_id: TaskId::from_uuid(uuid::Uuid::from_u128(task)),
+            attempt: Attempt(1),
+            seq: Seq(at),
+            terminal,
+            body: body.into_bytes().into(),
+            receipt: None,
+        };
+        Arc::new(Frame::new(entry).unwrap())
+    }
+
+    fn outbox(coalesce_bytes: usize, bytes_max: usize) -> Outbox {
+        Outbox::new(Bounds { coalesce_bytes, bytes_max })
+    }
+
+    /// What waits, as `(place, terminal, merged)`.
+    fn taken(outbox: &Outbox) -> (Vec<(u64, bool, u32)>, Option<Close>) {
+        let batch = outbox.take().now_or_never().unwrap_or_default();
+        let events = batch.items.into_iter().filter_map(|item| match item {
+            Item::Event { frame, merged } => Some((frame.position.id.major, frame.terminal, merged)),
+            Item::Resync(_) => None,
+        });
+        (events.collect(), batch.close)
+    }
+
+    #[test]
+    fn without_pressure_everything_waits_in_order() {
+        let outbox = outbox(1 << 20, 1 << 20);
+        for at in 1..=3 {
+            assert_eq!(outbox.push(&frame(at, 7, false, 0)), Pushed::Queued);
+        }
+        assert_eq!(taken(&outbox).0, [(1, false, 1), (2, false, 1), (3, false, 1)]);
+        assert!(outbox.take().now_or_never().is_none(), "and then nothing does");
+    }
+
+    #[test]
+    fn under_pressure_newer_progress_stands_for_the_older_and_comes_last() {
+        let outbox = outbox(0, 1 << 20);
+        outbox.push(&frame(1, 7, false, 0));
+        outbox.push(&frame(2, 8, false, 0));
+        assert_eq!(outbox.push(&frame(3, 7, false, 0)), Pushed::Merged);
+        outbox.push(&frame(4, 7, true, 0));
+        assert_eq!(taken(&outbox).0, [(2, false, 1), (3, false, 2), (4, true, 1)]);
+    }
+
+    #[test]
+    fn an_endless_flow_of_one_task_takes_bounded_room() {
+        let outbox = outbox(0, 1 << 20);
+        for at in 1..=100_000 {
+            outbox.push(&frame(at, 7, false, 0));
+        }
+        assert!(outbox.lock().queue.len() < 4 * HOLES_MAX);
+        assert_eq!(taken(&outbox).0, [(100_000, false, 100_000)]);
+    }
+
+    #[test]
+    fn what_cannot_be_merged_overflows_into_a_close() {
+        let outbox = outbox(0, 1_000);
+        assert_eq!(outbox.push(&frame(1, 1, true, 2_000)), Pushed::Queued, "one frame always fits");
+        assert_eq!(outbox.push(&frame(2, 2, true, 0)), Pushed::Overflow);
+        assert_eq!(outbox.push(&frame(3, 3, true, 0)), Pushed::Closed);
+        assert_eq!(taken(&outbox), (Vec::new(), Some(Close::Slow)));
+    }
+
+    #[test]
+    fn a_shutdown_lets_what_waits_be_written_first() {
+        let outbox = outbox(0, 1_000);
+        outbox.push(&frame(1, 1, true, 0));
+        outbox.close(Close::Expired);
+        outbox.close(Close::Idle);
+        assert_eq!(taken(&outbox), (vec![(1, true, 1)], Some(Close::Expired)), "the first reason stays");
+        outbox.close(Close::Gone);
+        assert_eq!(taken(&outbox), (Vec::new(), Some(Close::Gone)));
+    }
+
+    #[test]
+    fn losses_in_a_row_are_one_resync() {
+        let outbox = outbox(0, 1_000);
+        outbox.resync(Loss::Epoch);
+        outbox.resync(Loss::Reader);
+        outbox.push(&frame(1, 1, false, 0));
+        outbox.resync(Loss::Reader);
+        let items = outbox.take().now_or_never().unwrap().items;
+        assert!(matches!(
+            items[..],
+            [Item::Resync(Loss::Epoch), Item::Event { .. }, Item::Resync(Loss::Reader)]
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_writer_is_woken() {
+        let outbox = Arc::new(outbox(0, 1_000));
+        let waiting = tokio::spawn({
+            let outbox = Arc::clone(&outbox);
+            async move { outbox.take().await.items.len() }
+        });
+        tokio::task::yield_now().await;
+        outbox.push(&frame(1, 1, false, 0));
+        assert_eq!(waiting.await.unwrap(), 1);
+    }
+
+    proptest! {
+        /// Whatever is pushed and whenever it is taken: order by position, every end present, every event accounted
+        /// for, no more bytes than allowed.
+        #[test]
+        fn order_is_kept_ends_are_kept_and_bytes_are_bounded(
+            pushes in prop::collection::vec((0_u128..5, prop::bool::weighted(0.2), 0_usize..400, prop::bool::weighted(0.05)), 0..400),
+            coalesce_bytes in 0_usize..3_000,
+            bytes_max in 10_000_usize..200_000,
+        ) {
+            let bounds = Bounds { coalesce_bytes, bytes_max };
+            let outbox = Outbox::new(bounds);
+            let (mut written, mut ends, mut accepted) = (Vec::new(), Vec::new(), 0_u64);
+            for (at, (task, terminal, padding, take)) in (1_u64..).zip(pushes) {
+                match outbox.push(&frame(at, task, terminal, padding)) {
+                    Pushed::Queued | Pushed::Merged => {
+                        accepted += 1;
+                        if terminal {
+                            ends.push(at);
+                        }
+                    }
+                    Pushed::Overflow | Pushed::Closed => return Ok(()),
+                }
+                prop_assert!(outbox.lock().bytes <= bounds.bytes_max);
+                if take {
+                    written.extend(taken(&outbox).0);
+                }
+            }
+            written.extend(taken(&outbox).0);
+            prop_assert!(written.is_sorted_by(|a, b| a.0 < b.0), "{:?}", written);
+            let written_ends: Vec<_> = written.iter().filter(|(_, terminal, _)| *terminal).map(|(at, ..)| *at).collect();
+            prop_assert_eq!(written_ends, ends);
+            prop_assert_eq!(written.iter().map(|(.., merged)| u64::from(*merged)).sum::<u64>(), accepted);
+        }
+    }
+}

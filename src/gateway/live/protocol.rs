@@ -229,3 +229,71 @@ fn parts(tasks: &[TaskView]) -> Vec<&[TaskView]> {
 pub(crate) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("frames are plain maps, lists and texts")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::task::snapshot::tests::event;
+    use crate::task::{Counts, EntryId, Epoch, ItemChange, ItemName, ItemState, Status};
+
+    fn entry(event: &Event) -> Entry {
+        Entry {
+            position: Position::new(Epoch::new("e1").unwrap(), EntryId::counted(9)),
+            task_id: event.task_id,
+            attempt: event.attempt,
+            seq: event.seq,
+            terminal: event.is_terminal(),
+            body: serde_json::to_vec(event).unwrap().into(),
+            receipt: None,
+        }
+    }
+
+    fn with_items(n: u32, error: &str) -> Event {
+        let item = |index| ItemChange {
+            index,
+            name: ItemName::new(format!("n{index}")).unwrap(),
+            state: ItemState::Failed,
+            effect: None,
+            error: Some(error.to_owned()),
+            done_us: Some(i64::from(index)),
+        };
+        Event { items: (0..n).map(item).collect(), ..event(1, 2, Status::Running, Counts::new(n)) }
+    }
+
+    #[test]
+    fn a_frame_is_the_body_with_its_position_in_front() {
+        let event = with_items(2, "no");
+        let frame = Frame::new(entry(&event)).unwrap();
+        let mut expected = serde_json::to_value(&event).unwrap();
+        expected["position"] = json!("e1.9-0");
+        assert_eq!(serde_json::from_str::<Value>(frame.text(1).as_str()).unwrap(), expected);
+        expected["merged"] = json!(3);
+        assert_eq!(serde_json::from_str::<Value>(frame.text(3).as_str()).unwrap(), expected);
+        assert_eq!((&*frame.kind, &*frame.done_us, frame.is_progress()), ("progress", &[0, 1][..], true));
+    }
+
+    #[test]
+    fn an_event_too_large_for_a_frame_goes_without_its_items() {
+        let event = with_items(500, &"e".repeat(1_000));
+        let frame = Frame::new(entry(&event)).unwrap();
+        assert!(frame.len() <= FRAME_BYTES_MAX);
+        let sent: Event = serde_json::from_str(frame.text(1).as_str()).unwrap();
+        assert_eq!(sent, Event { items: Vec::new(), ..event });
+    }
+
+    #[test]
+    fn what_is_not_an_event_makes_no_frame() {
+        for body in ["", "null", "[]", "{}", r#"{"type":7}"#, "{\"type\":\"progress\""] {
+            let entry = Entry { body: body.to_owned().into(), ..entry(&with_items(0, "")) };
+            assert!(Frame::new(entry).is_none(), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_sse_event_cannot_be_forged_by_its_content() {
+        let text = sse_event("pro\ngress", None, "{\"a\":\n1}");
+        assert_eq!(text, "event: progress\ndata: {\"a\": 1}\n\n");
+    }
+}

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
+
 use super::close::Close;
 use super::outbox::{Batch, Item};
 use super::protocol::{Control, Frame};
@@ -59,21 +61,36 @@ impl From<snapshot::SnapshotError> for End {
     }
 }
 
+/// A place in the gauge of sockets, given back on drop.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// What of the events to come is in the snapshot that was just sent.
 type Known = HashMap<TaskId, (Attempt, Seq)>;
 
 impl Session {
     /// Runs the connection to its end.
     pub(crate) async fn run<W: Wire>(mut self, mut wire: W) {
-        let gauge = self.shared.parts.metrics.sockets.get_or_create_owned(&Kind { kind: W::KIND });
-        gauge.inc();
+        let _counted =
+            Counted::new(self.shared.parts.metrics.sockets.get_or_create_owned(&Kind { kind: W::KIND }));
         let close = match self.drive(&mut wire).await {
             Ok(close) => close,
             Err(end) => self.close_for(&end),
         };
         self.membership.socket().outbox.close(close);
         wire.close(close).await;
-        gauge.dec();
     }
 
     fn close_for(&self, end: &End) -> Close {
@@ -91,7 +108,9 @@ impl Session {
     }
 
     async fn drive<W: Wire>(&mut self, wire: &mut W) -> Result<Close, End> {
-        let mut seen = self.begin(wire).await?;
+        // Boxed, as below: bringing a client up to date takes much state, and an idle connection should not carry
+        // the room for it.
+        let mut seen = Box::pin(self.begin(wire)).await?;
         loop {
             let batch = self.membership.socket().outbox.take().await;
             if batch.close == Some(Close::Gone) {
@@ -198,7 +217,7 @@ impl Session {
                 Item::Resync(loss) => {
                     self.bounded(wire.flush()).await?;
                     tokio::time::sleep(jitter()).await;
-                    *seen = self.start_over(wire, Some(*loss)).await?;
+                    *seen = Box::pin(self.start_over(wire, Some(*loss))).await?;
                 }
             }
         }

@@ -96,8 +96,8 @@ async fn read(mut stream: SplitStream<WebSocket>, shared: Arc<Shared>, place: Ar
         shared.hub.saw(&place);
         match message {
             Message::Text(_) | Message::Binary(_) => place.outbox.close(Close::Unexpected),
-            Message::Close(_) => break,
-            Message::Ping(_) | Message::Pong(_) => {}
+            // The library answers both while it is polled on.
+            Message::Close(_) | Message::Ping(_) | Message::Pong(_) => {}
         }
     }
     place.outbox.close(Close::Gone);
