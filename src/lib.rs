@@ -6,13 +6,11 @@
 //!
 //! * core: [`task`]
 //! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]
-//! * shared plumbing of backends: [`postgres`]
-//! * a cluster to try things on: [`simulator`]
+//! * shared plumbing of backends: [`postgres`] · [`redis`]
 //! * roles: [`gateway`], on connections of [`http`] · [`worker`] · [`maintenance`]
-//! * clients: [`client`]
+//! * a cluster to try things on: [`simulator`]
 //! * around them: [`config`] · [`telemetry`] · [`lifecycle`] · [`admin`]
-//! * clients: [`client`] · the command line: [`cli`]
-//! * around them: [`config`] · [`telemetry`] · [`lifecycle`]
+//! * outside: [`client`] · the command line: [`cli`], which wires everything
 
 pub mod action;
 pub mod admin;

@@ -1,22 +1,27 @@
 //! The command line: a file per command.
 //!
 //! Client commands talk to a server and know nothing of its inside; the others read the configuration first and list
-//! all of its faults at once. Not here: what the roles do; `wiring` puts them together and is the only place that
+//! all of its faults at once. Not here: what the roles do; [`wiring`] puts them together and is the only place that
 //! names backends.
 
 pub mod config;
 pub mod connection;
 pub mod control;
+pub mod doctor;
 pub mod draft;
 pub mod exit;
+pub mod migrate;
 pub mod names;
 pub mod output;
+pub mod serve;
 pub mod settings;
 pub mod simulator;
 pub mod submit;
 mod table;
 pub mod tasks;
+pub mod token;
 pub mod watch;
+pub mod wiring;
 
 use anyhow::Result;
 
@@ -25,6 +30,7 @@ use crate::store::Control;
 use exit::Exit;
 use output::Output;
 use settings::SettingsArgs;
+use wiring::Roles;
 
 /// Runs batch operations on worker replicas and streams every step, live and resumable.
 ///
@@ -46,6 +52,14 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Run all roles in one process.
+    Serve(serve::ServeArgs),
+    /// Run the gateway role: take tasks in and push their progress.
+    Gateway(serve::ServeArgs),
+    /// Run the worker role: run tasks.
+    Worker(serve::WorkerArgs),
+    /// Run the maintenance role: look after what crashed.
+    Maintenance(serve::ServeArgs),
     /// A Kubernetes API on loopback with virtual nodes.
     Simulator(simulator::SimulatorArgs),
     /// Submit a task.
@@ -60,8 +74,27 @@ enum Command {
     Pause(control::ControlArgs),
     /// Go on with a paused task.
     Resume(control::ControlArgs),
+    /// Bring the schema of Postgres and the functions of Redis up to date.
+    Migrate,
+    /// Check the configuration and every server it names, and say how to mend what is wrong.
+    Doctor,
     /// Print the effective configuration, with secrets hidden.
     Config,
+    /// Print a bearer token signed with the configured secret.
+    Token(token::TokenArgs),
+}
+
+const GATEWAY: Roles = Roles { gateway: true, worker: false, maintenance: false };
+const MAINTENANCE: Roles = Roles { gateway: false, worker: false, maintenance: true };
+
+impl Command {
+    /// Whether the command logs as the configuration says, because it serves or changes servers.
+    fn serves(&self) -> bool {
+        matches!(
+            self,
+            Self::Serve(_) | Self::Gateway(_) | Self::Worker(_) | Self::Maintenance(_) | Self::Migrate
+        )
+    }
 }
 
 /// Runs the command. Faults are told on standard error.
@@ -74,8 +107,18 @@ pub async fn run(cli: Cli) -> Exit {
 
 async fn dispatch(cli: Cli) -> Result<Exit> {
     let out = Output { json: cli.json };
-    cli.settings.log_of_clients()?;
+    let settings = &cli.settings;
+    if !cli.command.serves() {
+        settings.log_of_clients()?;
+    }
     match cli.command {
+        Command::Serve(args) => serve::run(settings, &args, Roles::ALL, out).await,
+        Command::Gateway(args) => serve::run(settings, &args, GATEWAY, out).await,
+        Command::Worker(args) => {
+            let roles = Roles { worker: true, maintenance: args.with_maintenance, gateway: false };
+            serve::run(settings, &(&args).into(), roles, out).await
+        }
+        Command::Maintenance(args) => serve::run(settings, &args, MAINTENANCE, out).await,
         Command::Simulator(args) => simulator::run(&args, out).await,
         Command::Submit(args) => submit::run(&args, out).await,
         Command::Watch(args) => watch::run(&args, out).await,
@@ -83,6 +126,9 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Cancel(args) => control::run(&args, Control::Cancel, out).await,
         Command::Pause(args) => control::run(&args, Control::Pause, out).await,
         Command::Resume(args) => control::run(&args, Control::Resume, out).await,
-        Command::Config => config::run(&cli.settings, out),
+        Command::Migrate => migrate::run(settings, out).await,
+        Command::Doctor => doctor::run(settings, out).await,
+        Command::Config => config::run(settings, out),
+        Command::Token(args) => token::run(settings, &args, out),
     }
 }

@@ -4,6 +4,7 @@
 //! or cut off cannot enforce them and sqlx would wait for ever. So each call also runs under a deadline of ours. Nothing
 //! here is tried again: the caller knows whether that is safe. Not here: any statement about tasks or events.
 
+pub mod checks;
 pub(crate) mod listener;
 mod schema;
 
