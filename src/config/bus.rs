@@ -50,7 +50,8 @@ pub enum Reader {
     /// Sharded pub/sub rings, then the streams that rang are read.
     #[default]
     Doorbell,
-    /// Blocking reads, 100 streams per connection: for servers or proxies without sharded pub/sub.
+    /// Blocking reads, 100 streams per connection: for servers or proxies without sharded pub/sub. Not built yet, so a
+    /// process that is told so refuses to start.
     Blocking,
 }
 

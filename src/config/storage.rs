@@ -49,7 +49,7 @@ impl Default for DatabaseConfig {
     }
 }
 
-/// Redis. One server, Sentinel or Cluster, after the URL's scheme.
+/// Redis: one server, or one address that always leads to the primary. Sentinel and Cluster are refused for now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisConfig {

@@ -183,13 +183,16 @@ impl Receiver {
 impl TokenSource for Receiver {
     async fn receive(&mut self, max: usize, wait: Duration) -> Result<Vec<Token>, DispatchError> {
         let end = Instant::now() + wait;
+        let mut made = false;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let block = left.min(self.redis.config().block).min(self.claim_idle);
             match self.look(max.max(1), block).await {
                 Ok(tokens) if tokens.is_empty() && !left.is_zero() => {}
                 Ok(tokens) => return Ok(tokens),
-                Err(error) if reaction(&error) == Reaction::RecreateGroup && !left.is_zero() => {
+                // Once: a group that is gone again at once is a fault to wait out, not to spin on.
+                Err(error) if reaction(&error) == Reaction::RecreateGroup && !made => {
+                    made = true;
                     tracing::warn!(%error, "the dispatch stream or its group is gone; making it again");
                     self.in_hand.clear();
                     self.make_group().await.map_err(unavailable("making the dispatch group again"))?;

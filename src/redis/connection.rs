@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::{Manager, Pool, PoolError, Runtime, Timeouts};
+use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime, Timeouts};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, ParsingError, Pipeline, PushInfo, RedisError, Value,
@@ -125,8 +125,9 @@ impl Redis {
     /// When Redis answers with an error, too late or not at all.
     pub async fn query<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, CallError> {
         let mut connection = self.inner.pool.get().await?;
-        let reply = cmd.query_async(&mut connection).await;
-        self.noted(reply)
+        let reply = cmd.query_async(&mut connection).await.map_err(CallError::from);
+        self.give_back(connection, is_demotion(&reply));
+        reply
     }
 
     /// Sends commands that finish at once, in one go, and gives their replies as they are: a command that failed has
@@ -139,10 +140,12 @@ impl Redis {
             return Ok(Vec::new());
         }
         let mut connection = self.inner.pool.get().await?;
-        let replies = connection.req_packed_commands(pipeline, 0, pipeline.len()).await;
-        let replies = self.noted(replies)?;
-        self.look_for_demotion(&replies);
-        Ok(replies)
+        let replies =
+            connection.req_packed_commands(pipeline, 0, pipeline.len()).await.map_err(CallError::from);
+        let demoted = |reply| Reaction::to_reply(reply) == Some(Reaction::FindPrimary);
+        let one_demoted = replies.as_ref().is_ok_and(|replies| replies.iter().any(demoted));
+        self.give_back(connection, one_demoted || is_demotion(&replies));
+        replies
     }
 
     /// Sends commands as one transaction and gives their replies.
@@ -151,8 +154,9 @@ impl Redis {
     /// When any of them fails, the answer is late, or there is none.
     pub async fn transaction<T: FromRedisValue>(&self, mut pipeline: Pipeline) -> Result<T, CallError> {
         let mut connection = self.inner.pool.get().await?;
-        let reply = pipeline.atomic().query_async(&mut connection).await;
-        self.noted(reply)
+        let reply = pipeline.atomic().query_async(&mut connection).await.map_err(CallError::from);
+        self.give_back(connection, is_demotion(&reply));
+        reply
     }
 
     /// Sends a command that blocks on the server for up to `block`, on a connection of its own. A dropped call closes
@@ -181,26 +185,19 @@ impl Redis {
         Ok(self.inner.subscriptions.get_multiplexed_async_connection_with_config(&config).await?)
     }
 
-    fn noted<T>(&self, reply: Result<T, RedisError>) -> Result<T, CallError> {
-        let reply = reply.map_err(CallError::from);
-        if reply.as_ref().is_err_and(|error| reaction(error) == Reaction::FindPrimary) {
-            self.drop_connections();
-        }
-        reply
-    }
-
-    fn look_for_demotion(&self, replies: &[Value]) {
-        let demoted = |reply: &Value| matches!(reply, Value::ServerError(error) if Reaction::to_server_error(error) == Reaction::FindPrimary);
-        if replies.iter().any(demoted) {
-            self.drop_connections();
+    /// Puts a connection back into the pool; after a demotion, closes it and all that wait there. A demoted primary
+    /// still answers PING, so they would live on.
+    fn give_back(&self, connection: Connection, demoted: bool) {
+        if demoted {
+            drop(Connection::take(connection));
+            let others = self.inner.pool.retain(|_, _| false).removed.len();
+            tracing::warn!(closed = others + 1, "Redis is not the primary any more; connecting anew");
         }
     }
+}
 
-    /// Forgets the pooled connections: a demoted primary still answers PING, so they would live on.
-    fn drop_connections(&self) {
-        let dropped = self.inner.pool.retain(|_, _| false).removed.len();
-        tracing::warn!(dropped, "Redis is not the primary any more; connecting anew");
-    }
+fn is_demotion<T>(reply: &Result<T, CallError>) -> bool {
+    reply.as_ref().is_err_and(|error| reaction(error) == Reaction::FindPrimary)
 }
 
 fn limits(config: &RedisConfig) -> AsyncConnectionConfig {

@@ -2,7 +2,7 @@
 //!
 //! A connection is marked busy before the read and clean when a reply was seen. One that comes back busy, because its
 //! reader was dropped or gave up waiting, would swallow the next reader's entries: the pool closes it, which also ends
-//! the wait on the server.
+//! the wait on the server. So does one whose server is no primary any more: it would answer like that for ever.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, Value};
 
 use super::CallError;
+use super::errors::Reaction;
 
 /// How much longer than the server may block we wait for its answer.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -32,7 +33,7 @@ impl Dedicated {
         self.connection.set_response_timeout(block + MARGIN);
         self.busy = true;
         let reply = self.connection.req_packed_command(cmd).await?;
-        self.busy = false;
+        self.busy = Reaction::to_reply(&reply) == Some(Reaction::FindPrimary);
         reply.extract_error()
     }
 }

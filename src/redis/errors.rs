@@ -2,7 +2,7 @@
 //!
 //! Decided by the error code. The one exception is a missing function, which Redis reports under the common code `ERR`.
 
-use redis::{RedisError, ServerError};
+use redis::{RedisError, ServerError, Value};
 
 use super::CallError;
 
@@ -39,6 +39,15 @@ impl Reaction {
                 Self::LoadLibrary
             }
             _ => Self::Fail,
+        }
+    }
+
+    /// The reaction to a reply that is an error. `None` for one that is not.
+    #[must_use]
+    pub fn to_reply(reply: &Value) -> Option<Self> {
+        match reply {
+            Value::ServerError(error) => Some(Self::to_server_error(error)),
+            _ => None,
         }
     }
 

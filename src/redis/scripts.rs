@@ -151,7 +151,7 @@ impl Redis {
 }
 
 fn is_missing(reply: &Value) -> bool {
-    matches!(reply, Value::ServerError(error) if Reaction::to_server_error(error) == Reaction::LoadLibrary)
+    Reaction::to_reply(reply) == Some(Reaction::LoadLibrary)
 }
 
 #[cfg(test)]

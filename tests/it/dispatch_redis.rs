@@ -149,3 +149,35 @@ async fn a_server_that_restarts_empty_is_used_again() {
     }
     assert_eq!(tasks(&eventually(receiver.as_mut()).await), [task]);
 }
+
+/// The commands last sent by the clients of a server.
+fn last_commands(server: &Server) -> String {
+    server.command(&["CLIENT", "LIST"]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_a_demoted_primary_are_given_up() {
+    let server = Server::start().unwrap();
+    let dispatch = dispatch(&server);
+    let mut receiver = dispatch.receiver(&worker("loyal")).await.unwrap();
+    dispatch.notify(TaskId::generate()).await.unwrap();
+    for token in eventually(receiver.as_mut()).await {
+        receiver.ack(token).await.unwrap();
+    }
+    assert!(receiver.receive(1, Duration::from_millis(50)).await.unwrap().is_empty());
+    assert!(last_commands(&server).contains("cmd=xreadgroup"));
+
+    server.command(&["REPLICAOF", "127.0.0.1", "1"]).unwrap();
+    assert!(dispatch.notify(TaskId::generate()).await.is_err());
+    assert!(receiver.receive(1, Duration::from_millis(50)).await.is_err());
+    let end = Instant::now() + PATIENCE;
+    while ["cmd=xreadgroup", "cmd=xadd"].iter().any(|cmd| last_commands(&server).contains(cmd)) {
+        assert!(Instant::now() < end, "still there: {}", last_commands(&server));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    server.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    let task = TaskId::generate();
+    dispatch.notify(task).await.unwrap();
+    assert_eq!(tasks(&eventually(receiver.as_mut()).await), [task]);
+}

@@ -5,8 +5,8 @@
 //! would cost Redis about a microsecond per stream and wake-up. Doorbells may get lost: everything is read after each
 //! new subscription, and a sweep compares all users with the server.
 //!
-//! Files, in the order of an event: [`publisher`] · [`subscription`] hears the bell · [`follow`] who rang · [`reader`]
-//! · [`entry`] what was read and whether it is whole · [`groups`] · [`sweep`] · [`replay`] for those who reconnect.
+//! Files, in the order of an event: `publisher` · `subscription` hears the bell · `follow` who rang · `reader` · `entry`
+//! what was read and whether it is whole · `groups` · `sweep` · `replay` for those who reconnect · `status` for readiness.
 //! Not here: keys, connections and what errors mean ([`crate::redis`]).
 
 mod entry;
