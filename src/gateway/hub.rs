@@ -271,3 +271,118 @@ impl std::fmt::Debug for Hub {
 pub(crate) fn count_refused(metrics: &Metrics) {
     metrics.refused.get_or_create(&Kind { kind: "sockets" }).inc();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::bus::{AckSink, Health, Receipt, Replay};
+    use crate::task::{Attempt, EntryId, Epoch, Event, Position, Seq, TaskId};
+
+    /// A feed that only counts: how often it was followed, and how often that ended.
+    #[derive(Default)]
+    struct Counting {
+        followed: AtomicUsize,
+        ended: Arc<AtomicUsize>,
+        inbox: Mutex<Option<Arc<dyn Inbox>>>,
+    }
+
+    #[async_trait]
+    impl Feed for Counting {
+        async fn follow(&self, _user: &UserId, inbox: Arc<dyn Inbox>) -> Result<Following, BusError> {
+            tokio::task::yield_now().await;
+            self.followed.fetch_add(1, Ordering::SeqCst);
+            *self.inbox.lock().unwrap() = Some(inbox);
+            let ended = Arc::clone(&self.ended);
+            Ok(Following::new(move || {
+                ended.fetch_add(1, Ordering::SeqCst);
+            }))
+        }
+
+        async fn head(&self, _user: &UserId) -> Result<Position, BusError> {
+            unreachable!("the hub does not ask")
+        }
+
+        async fn replay(&self, _user: &UserId, _after: &Position, _limit: usize) -> Result<Replay, BusError> {
+            unreachable!("the hub does not ask")
+        }
+
+        async fn live(&self, _user: &UserId, _tasks: &[TaskId]) -> Result<Vec<Event>, BusError> {
+            unreachable!("the hub does not ask")
+        }
+
+        fn health(&self) -> Health {
+            unreachable!("the hub does not ask")
+        }
+    }
+
+    impl Counting {
+        fn counts(&self) -> (usize, usize) {
+            (self.followed.load(Ordering::SeqCst), self.ended.load(Ordering::SeqCst))
+        }
+    }
+
+    fn hub(feed: &Arc<Counting>) -> Arc<Hub> {
+        let bounds = Bounds { coalesce_bytes: 1_000, bytes_max: 10_000 };
+        Arc::new(Hub::new(Arc::clone(feed) as _, Metrics::new(), bounds, 2))
+    }
+
+    fn ada() -> UserId {
+        UserId::new("ada").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_user_is_followed_once_and_until_the_last_socket_is_gone() {
+        let feed = Arc::new(Counting::default());
+        let hub = hub(&feed);
+        let user = ada();
+        let (one, two) = tokio::join!(hub.join(&user, i64::MAX), hub.join(&user, i64::MAX));
+        let (one, two) = (one.ok().unwrap(), two.ok().unwrap());
+        assert!(matches!(hub.join(&user, i64::MAX).await, Err(JoinError::TooMany)));
+        assert_eq!(feed.counts(), (1, 0));
+        drop(one);
+        assert_eq!(feed.counts(), (1, 0));
+        drop(two);
+        assert_eq!((feed.counts(), hub.users().len()), ((1, 1), 0));
+        let _again = hub.join(&user, i64::MAX).await.ok().unwrap();
+        assert_eq!(feed.counts(), (2, 1));
+    }
+
+    #[derive(Default)]
+    struct Acked(AtomicUsize);
+
+    impl AckSink for Acked {
+        fn ack(&self, _user: &UserId, _id: EntryId) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_entry_is_acknowledged_once_every_socket_has_let_go_of_it() {
+        let (feed, acked) = (Arc::new(Counting::default()), Arc::new(Acked::default()));
+        let hub = hub(&feed);
+        let one = hub.join(&ada(), i64::MAX).await.ok().unwrap();
+        let two = hub.join(&ada(), i64::MAX).await.ok().unwrap();
+        let id = EntryId::counted(1);
+        let entry = Entry {
+            position: Position::new(Epoch::generate(), id),
+            task_id: TaskId::generate(),
+            attempt: Attempt(1),
+            seq: Seq(1),
+            terminal: true,
+            body: bytes::Bytes::from_static(br#"{"type":"complete"}"#),
+            receipt: Some(Arc::new(Receipt::new(ada(), id, Arc::clone(&acked) as _))),
+        };
+        let inbox = feed.inbox.lock().unwrap().clone().unwrap();
+        inbox.deliver(&ada(), vec![entry]);
+        let written = one.socket().outbox.take().await;
+        assert_eq!(written.items.len(), 1);
+        drop(written);
+        assert_eq!(acked.0.load(Ordering::SeqCst), 0, "the other socket has not written it");
+        drop(two.socket().outbox.take().await);
+        assert_eq!(acked.0.load(Ordering::SeqCst), 1);
+    }
+}
