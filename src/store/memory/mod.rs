@@ -138,17 +138,4 @@ impl Leadership for MemoryStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::SystemClock;
-    use crate::store::contract;
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn the_memory_store_keeps_every_promise() {
-        let fresh = async || -> contract::AnyStore {
-            let store = MemoryStore::new(Arc::new(SystemClock));
-            Arc::new(store) as contract::AnyStore
-        };
-        contract::holds(fresh).await;
-    }
-}
+mod tests;
