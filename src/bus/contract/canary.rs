@@ -121,9 +121,9 @@ struct FaultyInbox {
 impl Inbox for FaultyInbox {
     fn deliver(&self, user: &UserId, mut entries: Vec<Entry>) {
         match self.fault {
-            Fault::DropsDeliveries => entries.retain(|entry| entry.seq.0 % 7 != 0),
+            Fault::DropsDeliveries => entries.retain(|entry| !entry.seq.0.is_multiple_of(7)),
             Fault::DoublesDeliveries => {
-                entries = entries.into_iter().flat_map(|entry| [entry.clone(), entry]).collect()
+                entries = entries.into_iter().flat_map(|entry| [entry.clone(), entry]).collect();
             }
             // Every other entry comes late, after the one that follows it.
             Fault::SwapsDeliveries if entries[0].seq.0 == 2 => return,
