@@ -21,7 +21,7 @@ pub enum Notify {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BusConfig {
-    /// How the Postgres bus learns of news.
+    /// How the Postgres bus, and Postgres dispatch, learn of news.
     pub notify: Notify,
     /// Pause between polls of the Postgres bus while notifications do not arrive.
     #[serde(with = "duration")]
@@ -37,22 +37,8 @@ pub struct BusConfig {
     /// Pause between sweeps for lost doorbells.
     #[serde(with = "duration")]
     pub sweep_interval: Duration,
-    /// How gateways read the streams of a Redis.
-    pub reader: Reader,
     /// Whether gateways acknowledge what sockets have received.
     pub ack: Ack,
-}
-
-/// How gateways read the streams of a Redis.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reader {
-    /// Sharded pub/sub rings, then the streams that rang are read.
-    #[default]
-    Doorbell,
-    /// Blocking reads, 100 streams per connection: for servers or proxies without sharded pub/sub. Not built yet, so a
-    /// process that is told so refuses to start.
-    Blocking,
 }
 
 /// Whether gateways acknowledge what sockets have received.
@@ -75,7 +61,6 @@ impl Default for BusConfig {
             retention: Duration::from_secs(3600),
             stream_ttl: Duration::from_secs(3600),
             sweep_interval: Duration::from_secs(5),
-            reader: Reader::Doorbell,
             ack: Ack::Batched,
         }
     }

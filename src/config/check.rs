@@ -102,18 +102,7 @@ impl Rules {
     fn urls(&mut self, config: &Config) {
         let database = ["postgres://", "postgresql://"];
         self.scheme("database.url", config.database.url.as_ref(), &database);
-        let redis = [
-            "redis://",
-            "rediss://",
-            "redis+sentinel://",
-            "rediss+sentinel://",
-            "redis-sentinel://",
-            "rediss-sentinel://",
-            "redis+cluster://",
-            "rediss+cluster://",
-            "redis-cluster://",
-            "rediss-cluster://",
-        ];
+        let redis = ["redis://", "rediss://"];
         self.scheme("redis.url", config.redis.url.as_ref(), &redis);
     }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use milepost::bus::contract::{self, Collector, progress, terminal, user};
 use milepost::bus::redis::collect_dead_groups;
 use milepost::bus::{BusError, Feed, Loss, Published, Publisher, RedisBus};
-use milepost::config::bus::{Ack, Reader};
+use milepost::config::bus::Ack;
 use milepost::config::{BusConfig, RedisConfig};
 use milepost::lifecycle::Lifecycle;
 use milepost::redis::{Keys, LIBRARY, Redis, Shard};
@@ -543,15 +543,6 @@ async fn a_dead_server_is_an_error_in_good_time() {
     assert_eq!(failed, [true; 4]);
     server.process().signal(nix::sys::signal::Signal::SIGCONT).unwrap();
     eventually(async || replica.bus.replay(&user, &head, 10).await.ok()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_built_is_refused() {
-    let server = Server::start().unwrap();
-    let config = BusConfig { reader: Reader::Blocking, ..BusConfig::default() };
-    let redis = connect(&server, &Metrics::new());
-    let error = RedisBus::start(redis, &config, &ReplicaId::generate("a"), &Lifecycle::new()).unwrap_err();
-    assert!(error.to_string().contains("bus.reader"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

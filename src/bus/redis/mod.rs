@@ -39,7 +39,6 @@ pub use publisher::RedisPublisher;
 
 use super::{BusError, Feed, Following, Health, Inbox, Published, Publisher, Replay};
 use crate::config::BusConfig;
-use crate::config::bus::Reader as ReaderKind;
 use crate::lifecycle::Lifecycle;
 use crate::redis::{CallError, Redis, SetupError};
 use crate::task::{Event, Position, ReplicaId, TaskId, UserId};
@@ -89,10 +88,6 @@ impl RedisBus {
         replica: &ReplicaId,
         life: &Lifecycle,
     ) -> Result<Self, SetupError> {
-        if config.reader == ReaderKind::Blocking {
-            let problem = "cannot be `blocking` yet; use `doorbell`, which needs sharded pub/sub (Redis 7.0)";
-            return Err(SetupError::Setting { key: "bus.reader", problem });
-        }
         let (registry, status) = <(Arc<Registry>, Arc<Status>)>::default();
         let probe = redis.keys().probe(replica);
         let (doorbells, supervisor) =
