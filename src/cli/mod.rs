@@ -7,6 +7,7 @@
 pub mod config;
 pub mod connection;
 pub mod control;
+pub mod demo;
 pub mod doctor;
 pub mod draft;
 pub mod exit;
@@ -52,6 +53,8 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// See it all at work: one process, a simulated cluster, one batch.
+    Demo(demo::DemoArgs),
     /// Run all roles in one process.
     Serve(serve::ServeArgs),
     /// Run the gateway role: take tasks in and push their progress.
@@ -112,6 +115,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         settings.log_of_clients()?;
     }
     match cli.command {
+        Command::Demo(args) => demo::run(&args, out).await,
         Command::Serve(args) => serve::run(settings, &args, Roles::ALL, out).await,
         Command::Gateway(args) => serve::run(settings, &args, GATEWAY, out).await,
         Command::Worker(args) => {

@@ -4,6 +4,7 @@
 
 mod bus_postgres;
 mod bus_redis;
+mod cli;
 mod database;
 mod dispatch_postgres;
 mod dispatch_redis;

@@ -13,7 +13,7 @@ use crate::task::{ItemChange, Status, TaskId, TaskView};
 /// Bars kept after their end; those of further tasks make room.
 const FINISHED_KEPT: usize = 8;
 /// Failures printed of one task; the summary has the rest.
-const FAILURES_PRINTED: usize = 10;
+pub(super) const FAILURES_PRINTED: usize = 10;
 /// Columns for the words behind a bar, so that bars of tasks are aligned.
 const MESSAGE_WIDTH: usize = 20;
 /// Between redraws of what moves by itself: rate and time left.
@@ -107,6 +107,8 @@ impl View for Bars {
         for entry in self.bars.values().filter(|entry| !entry.finished) {
             entry.bar.abandon();
         }
+        // The last bar ends without a line break.
+        super::super::output::say("");
     }
 }
 

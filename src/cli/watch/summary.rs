@@ -10,10 +10,11 @@ use serde_json::json;
 use super::super::exit::Exit;
 use super::super::output::{Output, Paint};
 use super::super::table;
+use super::bars::FAILURES_PRINTED;
 use super::board::{Board, Watched};
 use super::view::title;
 use crate::client::{Api, ApiError, ItemInfo, TaskInfo};
-use crate::task::{ItemState, Status};
+use crate::task::{Counts, ItemState, Status};
 
 /// Failures listed of one task.
 const FAILURES_LISTED: usize = 50;
@@ -34,7 +35,7 @@ pub fn outcome(board: &Board) -> Exit {
     if board.tasks().all(good) { Exit::Succeeded } else { Exit::Failed }
 }
 
-/// Prints the summary of all watched tasks. Failures that were printed as they came are left out of plain lines.
+/// Prints the summary of all watched tasks. Failures that were printed as they came are not printed again.
 ///
 /// # Errors
 /// When the record cannot be read.
@@ -42,8 +43,13 @@ pub async fn print(api: &Api, board: &mut Board, out: Output) -> Result<(), ApiE
     let mut ended = Vec::new();
     for task in board.tasks_mut() {
         let mut end = read(api, task).await?;
+        let unseen: Vec<u32> =
+            end.failures.iter().map(|item| item.index).filter(|index| task.note_failure(*index)).collect();
+        // Beside bars, only so many are printed as they come; then the whole list is easier to read.
         if !out.is_terminal() && !out.json {
-            end.failures.retain(|item| task.note_failure(item.index));
+            end.failures.retain(|item| unseen.contains(&item.index));
+        } else if out.is_terminal() && unseen.is_empty() && end.failures.len() <= FAILURES_PRINTED {
+            end.failures.clear();
         }
         ended.push(end);
     }
@@ -120,21 +126,27 @@ fn print_lines(end: &Ended, out: Output) {
 }
 
 fn print_table(ended: &[Ended], out: Output) {
-    let mut table = table::plain(&["TASK", "STATUS", "SUCCEEDED", "FAILED", "SKIPPED", "CANCELLED", "TIME"]);
+    let any = |count: fn(&Counts) -> u32| ended.iter().any(|end| count(&end.info.view.counts) > 0);
+    let (skipped, cancelled) = (any(|counts| counts.skipped), any(|counts| counts.cancelled));
+    let mut header = vec!["TASK", "STATUS", "SUCCEEDED", "FAILED"];
+    header.extend(skipped.then_some("SKIPPED"));
+    header.extend(cancelled.then_some("CANCELLED"));
+    header.push("TIME");
+    let mut table = table::plain(&header);
     for end in ended {
         let (view, counts) = (&end.info.view, end.info.view.counts);
-        table.add_row([
+        let mut row = vec![
             Cell::new(title(view)),
             table::status_cell(view.status),
             Cell::new(end.succeeded()),
             table::number(counts.failed, true),
-            table::number(counts.skipped, false),
-            table::number(counts.cancelled, false),
-            Cell::new(end.time()),
-        ]);
+        ];
+        row.extend(skipped.then(|| table::number(counts.skipped, false)));
+        row.extend(cancelled.then(|| table::number(counts.cancelled, false)));
+        row.push(Cell::new(end.time()));
+        table.add_row(row);
     }
-    out.line("");
-    out.line(table);
+    out.line(format_args!("\n{table}"));
     ended.iter().for_each(|end| print_failures(end, out));
 }
 
@@ -152,7 +164,7 @@ fn print_failures(end: &Ended, out: Output) {
     out.line("");
     out.line(table);
     let (listed, all) = (end.failures.len(), end.info.view.counts.failed as usize);
-    if listed < all {
+    if listed == FAILURES_LISTED && listed < all {
         let id = end.info.view.task_id;
         out.line(format_args!("and {} more: milepost tasks show {id} --state failed", all - listed));
     }
