@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::exit::Exit;
-use super::output::{Output, Paint};
+use super::output::{Output, Paint, say};
 use super::serve::{dashboard, development_token};
 use super::watch::{self, Wanted};
 use super::wiring::{self, Roles, Running};
@@ -120,7 +120,10 @@ async fn show(running: &Running, simulator: &Simulator, args: &DemoArgs, out: Ou
         ..Draft::default()
     };
     let id = api.submit(&draft, &uuid::Uuid::new_v4().to_string()).await.context("submit")?.view.task_id;
-    if watch::follow(&api, Wanted::Tasks(vec![id]), out).await? == Exit::Detached {
+    let (exit, _) = watch::follow_until_detached(&api, Wanted::Tasks(vec![id]), out).await?;
+    if exit == Exit::Detached {
+        // Memory mode: the task is held by this process.
+        say("the demo has ended, and its task with it");
         return Ok(Exit::Detached);
     }
     let as_ordered = went_as_ordered(&api, id, &names).await?;

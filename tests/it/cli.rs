@@ -270,3 +270,21 @@ fn the_demo_runs_to_its_end_and_goes_as_ordered() {
     }
     assert!(!out.contains('\x1b'), "{out:?}");
 }
+
+#[test]
+fn ctrl_c_detaches_and_says_how_to_come_back() {
+    let server = Server::start();
+    let args =
+        ["submit", "wait", "-c", "local", "n-[1-50]", "--duration", "1s", "--concurrency", "1", "--watch"];
+    let mut child = server.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let (code, _, err) = finish(&child.wait_with_output().unwrap());
+    assert!(code == 130 && err.contains("Come back with: milepost watch"), "{code} {err}");
+    let id = err.trim().rsplit(' ').next().unwrap();
+    let (_, out, _) = server.run(&["tasks", "show", id, "--limit", "1", "--json"]);
+    assert_eq!(lines(&out)[0]["task"]["status"], "running", "the task goes on");
+    assert_eq!(server.run(&["cancel", id]).0, 0);
+}

@@ -104,8 +104,9 @@ impl View for Bars {
     }
 
     fn end(&mut self) {
+        // Only after Ctrl-C is there a bar that moves; the terminal's echo has spoilt its line.
         for entry in self.bars.values().filter(|entry| !entry.finished) {
-            entry.bar.abandon();
+            entry.bar.finish_and_clear();
         }
         // The last bar ends without a line break.
         super::super::output::say("");

@@ -18,8 +18,7 @@ use super::exit::Exit;
 use super::output::{Output, say};
 use crate::client::{Api, Live, Update};
 
-use board::Board;
-pub use board::Wanted;
+pub use board::{Board, Wanted};
 use view::View;
 
 /// Between looks at the record for tasks of which nothing live is heard.
@@ -50,11 +49,23 @@ pub async fn run(args: &WatchArgs, out: Output) -> Result<Exit> {
     follow(&api, wanted, out).await
 }
 
-/// Follows tasks to their end and prints a summary. Ctrl-C detaches; the tasks go on.
+/// Follows tasks to their end and prints a summary. Ctrl-C detaches; the tasks go on, and how to come back is told.
 ///
 /// # Errors
 /// When there is no such task, or no server can be reached.
 pub async fn follow(api: &Api, wanted: Wanted, out: Output) -> Result<Exit> {
+    let (exit, board) = follow_until_detached(api, wanted, out).await?;
+    if exit == Exit::Detached {
+        say(detach_note(&board));
+    }
+    Ok(exit)
+}
+
+/// As [`follow`], but after Ctrl-C the caller says what becomes of the tasks.
+///
+/// # Errors
+/// When there is no such task, or no server can be reached.
+pub async fn follow_until_detached(api: &Api, wanted: Wanted, out: Output) -> Result<(Exit, Board)> {
     let view: Box<dyn View> = match (out.is_terminal(), out.json) {
         (true, _) => Box::new(bars::Bars::new()),
         (_, true) => Box::new(view::Json::new(out)),
@@ -68,14 +79,13 @@ pub async fn follow(api: &Api, wanted: Wanted, out: Output) -> Result<Exit> {
     };
     watcher.view.end();
     if detached {
-        say(detach_note(&watcher.board));
-        return Ok(Exit::Detached);
+        return Ok((Exit::Detached, watcher.board));
     }
     if watcher.board.tasks().next().is_none() {
         say("no task of yours is running");
     }
     summary::print(api, &mut watcher.board, out).await.context("read the outcome")?;
-    Ok(summary::outcome(&watcher.board))
+    Ok((summary::outcome(&watcher.board), watcher.board))
 }
 
 fn detach_note(board: &Board) -> String {
