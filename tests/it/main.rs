@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
+mod browser;
 mod bus_postgres;
 mod bus_redis;
 mod cli;
+mod dashboard;
 mod database;
 mod dispatch_postgres;
 mod dispatch_redis;

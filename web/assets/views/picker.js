@@ -92,6 +92,15 @@ export class NodePicker {
     this.#search();
   }
 
+  /** Selects nothing and shows all, as for a new batch. */
+  reset() {
+    this.words.value = "";
+    this.node.querySelector('[name="node-filter"][value="all"]').checked = true;
+    this.#filter = "all";
+    this.selection.clear();
+    this.#search();
+  }
+
   /** Says something in the place of the nodes. */
   say(words) {
     this.#nodes = [];

@@ -155,8 +155,10 @@ export class SubmitPage {
     this.#showFaults([]);
     this.#reword();
     try {
-      this.#fillClusters((await this.api.clusters()).clusters);
-      await this.#loadNodes(true);
+      const { clusters } = await this.api.clusters();
+      this.#fillClusters(clusters);
+      if (this.#cluster === null) await this.#loadFirst(clusters);
+      else await this.#loadNodes(true);
     } catch (problem) {
       this.picker.say(problem.message);
     }
@@ -184,20 +186,38 @@ export class SubmitPage {
     if (names.length === 0) this.cluster.append(h("option", { value: "" }, "No cluster is configured"));
   }
 
-  /** Reads the nodes of the chosen cluster. `keep` says that it is the cluster shown before. */
+  /** Starts with the first cluster that has nodes: one may exist only for actions that need none. */
+  async #loadFirst(names) {
+    for (const name of names) {
+      this.cluster.value = name;
+      const empty = await this.#loadNodes(true);
+      if (!empty) this.#cluster ??= name;
+      if (this.#cluster !== null) return;
+    }
+  }
+
+  /**
+   * Reads the nodes of the chosen cluster and gives back whether it has none. `keep` says that what is selected may
+   * stay so.
+   */
   async #loadNodes(keep) {
     const cluster = this.cluster.value;
     if (!keep) this.picker.selection.clear();
-    if (!cluster) return this.picker.say("No cluster is configured.");
+    if (!cluster) {
+      this.picker.say("No cluster is configured.");
+      return false;
+    }
+    let empty = false;
     attr(this.picker.list, "aria-busy", "true");
     try {
       const { nodes } = await this.api.nodes(cluster);
+      empty = nodes.length === 0;
       if (cluster === this.cluster.value) this.picker.load(nodes);
     } catch (problem) {
       if (cluster === this.cluster.value) this.picker.say(problem.message);
     }
     attr(this.picker.list, "aria-busy", null);
-    return undefined;
+    return empty;
   }
 
   #choose(action) {
@@ -266,7 +286,7 @@ export class SubmitPage {
 
   #clear() {
     this.#sent = { body: null, key: null };
-    this.picker.selection.clear();
+    this.picker.reset();
     this.reason.value = "";
     this.rows.clear();
   }

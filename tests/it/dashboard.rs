@@ -1,0 +1,181 @@
+//! The dashboard in a real browser, against real processes.
+
+use milepost_harness::{Chromium, Hub, HubMode, HubSpec};
+use serde_json::json;
+
+use crate::browser::Page;
+
+const OPEN: &str = "document.querySelector('#connection').dataset.phase === 'open'";
+
+/// Notes every value that the shown task's bar takes, with the task it belongs to.
+const WATCH_BAR: &str = "(() => {
+    window.stayed = true;
+    window.seen = [];
+    const bar = document.querySelector('.panel .bar');
+    const note = () => window.seen.push([location.hash, Number(bar.getAttribute('aria-valuenow'))]);
+    new MutationObserver(note).observe(bar, { attributeFilter: ['aria-valuenow'] });
+})()";
+
+fn spec(mode: HubMode) -> HubSpec {
+    HubSpec { gateways: 1, workers: 1, nodes: 120, ..HubSpec::new(env!("CARGO_BIN_EXE_milepost"), mode) }
+}
+
+async fn signed_in(browser: &Chromium, hub: &Hub, role: &str) -> Page {
+    let mut page = Page::open(browser).await.unwrap();
+    page.size(1280, 800).await.unwrap();
+    let token = hub.token("ada", role).unwrap();
+    page.go(&format!("{}/#token={token}", hub.gateways[0].url())).await.unwrap();
+    page.wait(OPEN).await.unwrap();
+    page
+}
+
+/// Opens the form and selects the nodes that a search finds.
+async fn choose(page: &mut Page, action: &str, search: &str) {
+    page.click("a[href='#/new']").await.unwrap();
+    page.wait("document.querySelectorAll('.node').length > 10").await.unwrap();
+    page.click(&format!("[name=action][value={action}]")).await.unwrap();
+    page.fill(".picker input[type=search]", search).await.unwrap();
+    page.eval::<()>("[...document.querySelectorAll('.picker-bar button')].at(-1).click()").await.unwrap();
+}
+
+/// Sends the form as an impatient user does: twice.
+async fn submit(page: &mut Page) {
+    let twice = "(() => { const form = document.querySelector('form.submit');
+        form.requestSubmit(); form.requestSubmit(); })()";
+    page.eval::<()>(twice).await.unwrap();
+    page.wait("location.hash.startsWith('#/tasks/')").await.unwrap();
+}
+
+async fn wait_status(page: &mut Page, status: &str) {
+    page.wait(&format!("document.querySelector('.panel .status').dataset.status === '{status}'"))
+        .await
+        .unwrap();
+}
+
+/// Complaints other than that the network failed, which a killed gateway explains.
+fn complaints(page: &Page) -> Vec<&String> {
+    page.complaints().iter().filter(|complaint| !complaint.contains("\"source\":\"network\"")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_submitted_and_watched_and_a_restart_of_the_gateway_goes_unnoticed() {
+    let spec = spec(HubMode::Redis).set("MILEPOST_ACTIONS__CALLS_PER_SECOND", "20");
+    let mut hub = Hub::start(spec).unwrap();
+    let browser = Chromium::start().unwrap();
+    let mut page = signed_in(&browser, &hub, "operator").await;
+    assert!(!page.eval::<String>("location.href").await.unwrap().contains("token"));
+
+    page.eval::<()>(WATCH_BAR).await.unwrap();
+    choose(&mut page, "cordon", "").await;
+    submit(&mut page).await;
+    page.wait("window.seen.length > 3 && document.querySelector('.panel .bar').ariaValueNow > 3")
+        .await
+        .unwrap();
+
+    hub.gateways[0].kill().unwrap();
+    page.wait("document.querySelector('#connection').dataset.phase === 'waiting'").await.unwrap();
+    hub.gateways[0].run().unwrap();
+    page.wait(OPEN).await.unwrap();
+    wait_status(&mut page, "completed").await;
+
+    let seen: Vec<(String, u32)> = page.eval("window.seen").await.unwrap();
+    let values: Vec<u32> = seen.iter().map(|(_, value)| *value).collect();
+    assert!(values.is_sorted(), "the bar went back: {values:?}");
+    assert!(values.len() > 6, "the bar hardly moved: {values:?}");
+    assert_eq!(values.last(), Some(&120));
+    assert_eq!(page.eval::<usize>("document.querySelectorAll('[data-task]').length").await.unwrap(), 1);
+    assert!(page.eval::<bool>("window.stayed").await.unwrap());
+    assert!(complaints(&page).is_empty(), "{:#?}", complaints(&page));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_failed_says_why_and_is_retried_and_nothing_overflows() {
+    let hub = Hub::start(spec(HubMode::Memory)).unwrap();
+    let browser = Chromium::start().unwrap();
+    let mut page = signed_in(&browser, &hub, "operator").await;
+
+    label(&mut page, "node-00", "gold").await;
+    wait_status(&mut page, "completed").await;
+    label(&mut page, "", "not a value").await;
+    page.wait("document.querySelector('#fault-parameters').textContent.includes('tier')").await.unwrap();
+    page.fill("[name=value]", "silver").await.unwrap();
+    submit(&mut page).await;
+    wait_status(&mut page, "completed_with_errors").await;
+    page.click("[name=item-state][value=failed]").await.unwrap();
+    page.wait("document.querySelector('.items tr.failed .why').textContent.includes('set overwrite')")
+        .await
+        .unwrap();
+    looks_right(&mut page, &["", "#/", "#/new"]).await;
+
+    page.size(1280, 800).await.unwrap();
+    retry_of_the_failed(&mut page).await;
+    assert!(complaints(&page).is_empty(), "{:#?}", complaints(&page));
+}
+
+/// Fills and sends the form that labels the nodes a search finds.
+async fn label(page: &mut Page, search: &str, value: &str) {
+    choose(page, "label", search).await;
+    page.fill("[name=key]", "tier").await.unwrap();
+    page.fill("[name=value]", value).await.unwrap();
+    page.eval::<()>("document.querySelector('form.submit').requestSubmit()").await.unwrap();
+}
+
+/// Repeats the batch for what failed: the form comes filled.
+async fn retry_of_the_failed(page: &mut Page) {
+    page.click("[data-task] a").await.unwrap();
+    page.wait("[...document.querySelectorAll('.panel button')].some((b) => b.textContent === 'Retry failed' && !b.hidden)")
+        .await
+        .unwrap();
+    let press = "[...document.querySelectorAll('.panel button')].find((b) => b.textContent === 'Retry failed').click()";
+    page.eval::<()>(press).await.unwrap();
+    page.wait("document.querySelector('.submit-foot .primary').textContent === 'Label · 9 nodes'")
+        .await
+        .unwrap();
+    page.click("#field-overwrite").await.unwrap();
+    submit(page).await;
+    wait_status(page, "completed").await;
+}
+
+/// Every view at both widths, light and dark: nothing is wider than the window.
+async fn looks_right(page: &mut Page, places: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    for place in places {
+        if !place.is_empty() {
+            page.eval::<()>(&format!("void (location.hash = {})", json!(place))).await.unwrap();
+        }
+        for (width, height) in [(1280, 800), (390, 844)] {
+            for dark in [false, true] {
+                page.size(width, height).await.unwrap();
+                page.dark(dark).await.unwrap();
+                let picture = folder.path().join(format!("{}-{width}-{dark}.png", place.len()));
+                page.screenshot(&picture).await.unwrap();
+                assert!(std::fs::metadata(&picture).unwrap().len() > 5_000, "the page is empty");
+                let wide: u32 = page.eval("document.scrollingElement.scrollWidth").await.unwrap();
+                assert!(wide <= width, "{place} is {wide} wide in a window of {width}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_is_offered_no_changes_and_a_bad_token_is_asked_for_again() {
+    let hub = Hub::start(spec(HubMode::Memory)).unwrap();
+    let browser = Chromium::start().unwrap();
+    let mut page = Page::open(&browser).await.unwrap();
+    page.go(&hub.gateways[0].url()).await.unwrap();
+    for (token, then) in [
+        ("nonsense".to_owned(), "document.querySelector('#token-why').textContent !== ''"),
+        (hub.token("eve", "viewer").unwrap(), OPEN),
+    ] {
+        page.wait("document.activeElement.id === 'token'").await.unwrap();
+        page.fill("#token", &token).await.unwrap();
+        page.eval::<()>("document.querySelector('.sign-in form').requestSubmit()").await.unwrap();
+        page.wait(then).await.unwrap();
+    }
+    assert!(page.eval::<bool>("document.querySelector('a[href=\"#/new\"]').hidden").await.unwrap());
+    page.eval::<()>("void (location.hash = '#/new')").await.unwrap();
+    page.wait("!document.querySelector('.board').hidden && document.querySelector('form.submit').hidden")
+        .await
+        .unwrap();
+    assert!(complaints(&page).is_empty(), "{:#?}", complaints(&page));
+}
