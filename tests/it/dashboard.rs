@@ -16,6 +16,11 @@ const WATCH_BAR: &str = "(() => {
     new MutationObserver(note).observe(bar, { attributeFilter: ['aria-valuenow'] });
 })()";
 
+/// What ended just before a page was opened is shown as ended, and not only when the task is over.
+const FIRST_DONE_WHILE_RUNNING: &str = "document.querySelector('.panel .status').dataset.status === 'running' &&
+    document.querySelectorAll('.items tbody tr.succeeded').length > 2 &&
+    [...document.querySelectorAll('.items tbody tr')].slice(0, 3).every((row) => row.className === 'succeeded')";
+
 fn spec(mode: HubMode) -> HubSpec {
     HubSpec { gateways: 1, workers: 1, nodes: 120, ..HubSpec::new(env!("CARGO_BIN_EXE_milepost"), mode) }
 }
@@ -59,7 +64,7 @@ fn complaints(page: &Page) -> Vec<&String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_submitted_and_watched_and_a_restart_of_the_gateway_goes_unnoticed() {
-    let spec = spec(HubMode::Redis).set("MILEPOST_ACTIONS__CALLS_PER_SECOND", "20");
+    let spec = spec(HubMode::Redis).set("MILEPOST_ACTIONS__CALLS_PER_SECOND", "10");
     let mut hub = Hub::start(spec).unwrap();
     let browser = Chromium::start().unwrap();
     let mut page = signed_in(&browser, &hub, "operator").await;
@@ -71,6 +76,12 @@ async fn a_batch_is_submitted_and_watched_and_a_restart_of_the_gateway_goes_unno
     page.wait("window.seen.length > 3 && document.querySelector('.panel .bar').ariaValueNow > 3")
         .await
         .unwrap();
+
+    let mut late = signed_in(&browser, &hub, "viewer").await;
+    late.click("[data-task] a").await.unwrap();
+    late.wait(FIRST_DONE_WHILE_RUNNING).await.unwrap();
+    page.to_front().await.unwrap();
+    page.wait("document.querySelector('.panel .bar').ariaValueNow > 10").await.unwrap();
 
     hub.gateways[0].kill().unwrap();
     page.wait("document.querySelector('#connection').dataset.phase === 'waiting'").await.unwrap();

@@ -16,6 +16,11 @@ export class ItemPage {
     return [...this.#items.values()];
   }
 
+  /** Whether something on the page may still change. */
+  get unfinished() {
+    return this.list().some((item) => !isEnded(item.state));
+  }
+
   /** Takes a page as it was read. `same` says that it is the same page as before, read again. */
   load(items, same) {
     const known = same ? this.#items : new Map();

@@ -156,6 +156,11 @@ impl Page {
         .await
     }
 
+    /// Brings the page in front of the browser's others: one that is hidden is not drawn.
+    pub async fn to_front(&mut self) -> Result<()> {
+        self.devtools.call("Page.bringToFront", json!({})).await.map(drop)
+    }
+
     /// Sets the size of the viewport, in CSS pixels.
     pub async fn size(&mut self, width: u32, height: u32) -> Result<()> {
         let params = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });

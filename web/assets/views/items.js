@@ -128,6 +128,8 @@ export class ItemTable {
       this.#page.load(answer.items, same);
       this.#next = answer.next ?? null;
       this.#render();
+      // What ended just before was neither in the record yet nor laid over a page that did not exist.
+      if (!same && this.#page.unfinished) this.#settle();
     } catch (problem) {
       if (reading !== this.#reading) return;
       if (!same) this.#fail(problem);

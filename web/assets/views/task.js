@@ -134,6 +134,7 @@ export class TaskPanel {
     });
     for (const name of [
       "Submitted",
+      "Took",
       "Id",
       "Attempt",
       "Priority",
@@ -147,7 +148,6 @@ export class TaskPanel {
       this.factList.append(this.#facts.get(name).row);
     }
     this.#facts.get("Id").value.append(this.copy);
-    this.#facts.get("Last node").row.className = "last";
     return this.factList;
   }
 
@@ -227,7 +227,8 @@ export class TaskPanel {
   #renderFacts(task) {
     const facts = {
       Parameters: parameterWords(task.parameters),
-      "Last node": task.current_node ?? "–",
+      "Last node": isTerminal(task.status) ? null : (task.current_node ?? "–"),
+      Took: took(task),
       Attempt: task.attempt > 1 ? number(task.attempt) : null,
       Priority: task.priority ? number(task.priority) : null,
       Concurrency: task.concurrency ? number(task.concurrency) : null,
@@ -264,9 +265,10 @@ export class TaskPanel {
     text(this.pace, paceWords(task, this.rateOf(task.task_id)));
   }
 
-  /** Lays an event of the shown task over its items. */
+  /** Lays an event of the shown task over its items. What only the record says of an end is read from there. */
   onEvent(event, gap) {
     this.items.apply(event, gap);
+    if (isTerminal(event.status)) this.refresh();
   }
 
   async #control(verb) {
@@ -316,6 +318,11 @@ function paceWords(task, perSecond) {
   if (isTerminal(task.status)) return "";
   const left = remaining(perSecond, pending(task));
   return left === null ? "" : `${rate(perSecond)} · about ${duration(left)} left`;
+}
+
+/** How long the task worked, once the record says so. */
+function took({ started_at: started, finished_at: finished }) {
+  return started && finished ? duration(Date.parse(finished) - Date.parse(started)) : null;
 }
 
 /** The parameters of an action in a line. */
