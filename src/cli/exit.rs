@@ -48,7 +48,7 @@ pub struct UsageError(pub String);
 
 /// Tells the person what went wrong and what may help, and gives the exit code that fits.
 pub fn report(error: &anyhow::Error) -> Exit {
-    super::output::say(format_args!("error: {error:#}"));
+    super::output::say(format_args!("error: {}", super::output::causes(error)));
     if let Some(hint) = hint(error) {
         super::output::say(format_args!("hint: {hint}"));
     }

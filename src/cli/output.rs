@@ -36,6 +36,16 @@ pub fn say(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// An error and its causes in a line. A cause that the one before already told is not told twice.
+#[must_use]
+pub fn causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.is_empty() {
+        true => cause,
+        false if told.ends_with(&cause) => told,
+        false => format!("{told}: {cause}"),
+    })
+}
+
 /// Colours, when standard output is a terminal and `NO_COLOR` is not set.
 #[derive(Debug, Clone, Copy)]
 pub struct Paint(bool);
@@ -92,5 +102,17 @@ impl Paint {
 impl Default for Paint {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::causes;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("no such file").context("read a: no such file").context("start");
+        assert_eq!(causes(&error), "start: read a: no such file");
+        assert_eq!(causes(&anyhow::anyhow!("b").context("a")), "a: b");
     }
 }

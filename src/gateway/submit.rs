@@ -14,7 +14,7 @@ use super::auth::Caller;
 use super::error::ApiError;
 use crate::bus::BusError;
 use crate::store::{Created, IdempotencyKey, NewTask, OutboxRow, Task};
-use crate::task::{ActionSpec, Draft, Event, EventKind, Fault, Seq, TaskId, TaskSpec, UserId};
+use crate::task::{ActionSpec, ClusterName, Draft, Event, EventKind, Fault, Seq, TaskId, TaskSpec, UserId};
 
 /// The header that makes a repeated submit return the first task.
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -75,10 +75,21 @@ fn check(shared: &Shared, draft: Draft, names: FieldNames) -> Result<TaskSpec, A
             )),
         };
     }
-    if !shared.parts.clusters.names().contains(&spec.cluster) {
-        return Err(ApiError::invalid(names.cluster, format!("no cluster is called {}", spec.cluster)));
+    let clusters = shared.parts.clusters.names();
+    match clusters.contains(&spec.cluster) {
+        true => Ok(spec),
+        false => Err(ApiError::invalid(names.cluster, unknown_cluster(&spec.cluster, &clusters))),
     }
-    Ok(spec)
+}
+
+/// Names the cluster that is not there, and some that are.
+fn unknown_cluster(asked: &ClusterName, there: &[ClusterName]) -> String {
+    const NAMED_MAX: usize = 10;
+    let named: Vec<&str> = there.iter().take(NAMED_MAX).map(ClusterName::as_str).collect();
+    match named.is_empty() {
+        true => format!("is {asked}, and no cluster is configured"),
+        false => format!("must be a configured cluster such as {}; {asked} is none", named.join(", ")),
+    }
 }
 
 /// Gives a fault the field name of the route.

@@ -48,7 +48,7 @@ impl Finding {
     }
 
     fn fatal(subject: &str, error: impl Into<anyhow::Error>, fix: &str) -> Self {
-        Self::new(Severity::Fatal, subject, format!("{:#}", error.into()), fix)
+        Self::new(Severity::Fatal, subject, crate::cli::output::causes(&error.into()), fix)
     }
 }
 
