@@ -21,8 +21,8 @@ async fn the_main_job_in_postgres_mode() {
 }
 
 async fn the_main_job(mode: HubMode) {
-    let spec =
-        HubSpec::new(env!("CARGO_BIN_EXE_milepost"), mode).set("MILEPOST_WORKER__PER_CLUSTER_MAX", "200");
+    let spec = HubSpec { nodes: 20, ..HubSpec::new(env!("CARGO_BIN_EXE_milepost"), mode) }
+        .set("MILEPOST_WORKER__PER_CLUSTER_MAX", "200");
     let hub = tokio::task::spawn_blocking(|| Hub::start(spec)).await.unwrap().unwrap();
     submitted_here_run_there_seen_elsewhere(&hub).await;
     two_tabs_on_two_gateways_get_every_event(&hub).await;
@@ -31,11 +31,14 @@ async fn the_main_job(mode: HubMode) {
     counts_agree_in_events_api_and_sql(&hub).await;
 }
 
-/// (a) The user's socket is at gateway 0, the submit goes to gateway 1, and some worker process runs it.
+/// (a) The user's socket is at gateway 0, the submit goes to gateway 1, some worker process cordons the nodes, and
+/// `kubectl` sees them cordoned.
 async fn submitted_here_run_there_seen_elsewhere(hub: &Hub) {
     let token = hub.token("ann", "operator").unwrap();
     let mut socket = Watcher::connect(&hub.gateways[0].url(), &token, None).await;
-    let task = Api::new(&hub.gateways[1].url(), &token).submit(&wait_batch(&names("a", 20), 10, 0)).await;
+    let nodes: Vec<String> = (1..=20).map(|n| format!("node-{n:03}")).collect();
+    let batch = json!({ "action": "cordon", "cluster": "sim", "items": nodes, "reason": "kernel update" });
+    let task = Api::new(&hub.gateways[1].url(), &token).submit(&batch).await;
     let events = socket.events_until(&task, is_terminal).await;
     assert_orderly(&events);
     assert_eq!(ended(&events).len(), 20);
@@ -52,6 +55,24 @@ async fn submitted_here_run_there_seen_elsewhere(hub: &Hub) {
         .map(|w| w.metric("milepost_items_finished_total{status=\"succeeded\"}").unwrap())
         .sum();
     assert!(ran >= 20.0, "the workers' own metrics count {ran} items");
+    assert_eq!(cordoned_by(hub, &task), nodes);
+}
+
+/// The nodes that ann's task has cordoned for her reason, as `kubectl` lists them.
+fn cordoned_by(hub: &Hub, task: &str) -> Vec<String> {
+    let mut command = std::process::Command::new("kubectl");
+    command.args(["get", "nodes", "-o", "json", "--kubeconfig"]).arg(hub.kubeconfig());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let nodes = list["items"].as_array().unwrap().iter();
+    let nodes = nodes.filter(|node| {
+        let note = |name: &str| &node["metadata"]["annotations"][format!("milepost.dev/cordon-{name}")];
+        node["spec"]["unschedulable"] == true
+            && (note("reason"), note("actor"), note("task"))
+                == (&json!("kernel update"), &json!("ann"), &json!(task))
+    });
+    nodes.map(|node| node["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// (b) Both tabs see the same events, each once and in order.
