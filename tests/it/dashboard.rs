@@ -80,7 +80,7 @@ async fn a_batch_is_submitted_and_watched_and_a_restart_of_the_gateway_goes_unno
     let mut late = signed_in(&browser, &hub, "viewer").await;
     late.click("[data-task] a").await.unwrap();
     late.wait(FIRST_DONE_WHILE_RUNNING).await.unwrap();
-    page.to_front().await.unwrap();
+    page.bring_forward().await.unwrap();
     page.wait("document.querySelector('.panel .bar').ariaValueNow > 10").await.unwrap();
 
     hub.gateways[0].kill().unwrap();

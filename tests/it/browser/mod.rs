@@ -157,7 +157,7 @@ impl Page {
     }
 
     /// Brings the page in front of the browser's others: one that is hidden is not drawn.
-    pub async fn to_front(&mut self) -> Result<()> {
+    pub async fn bring_forward(&mut self) -> Result<()> {
         self.devtools.call("Page.bringToFront", json!({})).await.map(drop)
     }
 
