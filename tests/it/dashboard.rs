@@ -169,6 +169,29 @@ async fn looks_right(page: &mut Page, places: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_running_task_is_paused_resumed_and_after_a_question_cancelled() {
+    let hub = Hub::start(spec(HubMode::Memory).set("MILEPOST_ACTIONS__CALLS_PER_SECOND", "10")).unwrap();
+    let browser = Chromium::start().unwrap();
+    let mut page = signed_in(&browser, &hub, "operator").await;
+    choose(&mut page, "cordon", "").await;
+    submit(&mut page).await;
+    wait_status(&mut page, "running").await;
+    for (verb, answer, status) in [
+        ("cancel", "no", "running"),
+        ("pause", "yes", "paused"),
+        ("resume", "yes", "running"),
+        ("cancel", "yes", "cancelled"),
+    ] {
+        page.click(&format!("[data-verb={verb}]:not([hidden])")).await.unwrap();
+        page.wait("document.querySelector('#confirm').open").await.unwrap();
+        page.click(&format!("#confirm button[value={answer}]")).await.unwrap();
+        wait_status(&mut page, status).await;
+    }
+    page.wait("document.querySelectorAll('.items tr.cancelled').length > 0").await.unwrap();
+    assert!(complaints(&page).is_empty(), "{:#?}", complaints(&page));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_viewer_is_offered_no_changes_and_a_bad_token_is_asked_for_again() {
     let hub = Hub::start(spec(HubMode::Memory)).unwrap();
     let browser = Chromium::start().unwrap();

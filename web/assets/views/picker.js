@@ -29,7 +29,7 @@ export class NodePicker {
       autocomplete: "off",
     });
     this.words.addEventListener("input", () => this.#search());
-    const filter = choices("node-filter", "Show nodes", [...Object.keys(FILTERS), "selected"], (value) => {
+    this.filter = choices("node-filter", "Show nodes", [...Object.keys(FILTERS), "selected"], (value) => {
       this.#filter = value;
       this.#search();
     });
@@ -69,7 +69,7 @@ export class NodePicker {
       { id: "node-keys" },
       "Arrow keys move, space selects, shift and space selects a range, control and A selects all shown.",
     );
-    const head = h("div.picker-head", {}, h("div.search", {}, icon("search"), this.words), filter.node);
+    const head = h("div.picker-head", {}, h("div.search", {}, icon("search"), this.words), this.filter.node);
     this.node = h(
       "div.picker",
       {},
@@ -95,7 +95,7 @@ export class NodePicker {
   /** Selects nothing and shows all, as for a new batch. */
   reset() {
     this.words.value = "";
-    this.node.querySelector('[name="node-filter"][value="all"]').checked = true;
+    this.filter.choose("all");
     this.#filter = "all";
     this.selection.clear();
     this.#search();
