@@ -137,6 +137,9 @@ impl User {
             }
         }
         self.check_record(other, &task).await?;
+        for event in socket.late().await? {
+            checker.frame(&event);
+        }
         Ok(Received { latency_us, faults: checker.finish() })
     }
 
@@ -152,7 +155,7 @@ impl User {
         if !status.is_success() {
             bail!("submit answered {status}: {body}");
         }
-        let id = body["id"].as_str().or(body["task_id"].as_str());
+        let id = body["task_id"].as_str();
         Ok(id.with_context(|| format!("no task id in {body}"))?.to_owned())
     }
 

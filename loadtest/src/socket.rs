@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -36,23 +37,44 @@ impl Socket {
     /// The next event, with the time it was understood in microseconds since the Unix epoch.
     pub async fn event(&mut self) -> Result<(EventFrame, i64)> {
         let (value, at) = self.frame().await?;
-        if value["type"] == "hello" || value["type"] == "snapshot" {
-            bail!("the gateway lost the place of a socket that never left: {value}");
-        }
-        Ok((serde_json::from_value(value)?, at))
+        Ok((event(value)?, at))
     }
 
-    async fn frame(&mut self) -> Result<(serde_json::Value, i64)> {
+    /// Events that still come although all that was expected has come: those that are on their way before the
+    /// gateway answers a ping.
+    pub async fn late(&mut self) -> Result<Vec<EventFrame>> {
+        self.stream.send(Message::Ping("late".into())).await?;
+        let mut late = Vec::new();
         loop {
-            let next = tokio::time::timeout(SILENCE_MAX, self.stream.next()).await;
-            match next.context("no frame for 30 s")?.context("the socket ended")?? {
-                Message::Text(text) => {
-                    let value = serde_json::from_str(text.as_str())?;
-                    return Ok((value, now_us()));
-                }
-                Message::Close(frame) => bail!("closed: {frame:?}"),
+            match self.message().await? {
+                Message::Text(text) => late.push(event(serde_json::from_str(text.as_str())?)?),
+                Message::Pong(_) => return Ok(late),
                 _ => {}
             }
         }
     }
+
+    async fn frame(&mut self) -> Result<(Value, i64)> {
+        loop {
+            if let Message::Text(text) = self.message().await? {
+                let value = serde_json::from_str(text.as_str())?;
+                return Ok((value, now_us()));
+            }
+        }
+    }
+
+    async fn message(&mut self) -> Result<Message> {
+        let next = tokio::time::timeout(SILENCE_MAX, self.stream.next()).await;
+        match next.context("no frame for 30 s")?.context("the socket ended")?? {
+            Message::Close(frame) => bail!("closed: {frame:?}"),
+            message => Ok(message),
+        }
+    }
+}
+
+fn event(frame: Value) -> Result<EventFrame> {
+    if frame["type"] == "hello" || frame["type"] == "snapshot" {
+        bail!("the gateway lost the place of a socket that never left: {frame}");
+    }
+    Ok(serde_json::from_value(frame)?)
 }
