@@ -98,6 +98,7 @@ local function follow(keys, args)
   redis.call('SADD', keys[3], args[2])
   local created = redis.pcall('XGROUP', 'CREATE', stream, group, start)
   local made = created.err == nil
+  if not made and not string.find(created.err, 'BUSYGROUP', 1, true) then return created end
   if not made and (known == '' or loss ~= '') then
     redis.call('XGROUP', 'DESTROY', stream, group)
     redis.call('XGROUP', 'CREATE', stream, group, start)

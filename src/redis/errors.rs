@@ -15,6 +15,9 @@ pub enum Reaction {
     RecreateGroup,
     /// `BUSYGROUP`: the group is there, which is what was asked for.
     AlreadyThere,
+    /// `WRONGTYPE`: somebody else keeps something of another type under this key. It is this key alone: go on with the
+    /// others, and say so.
+    ForeignKey,
     /// `READONLY`, `MASTERDOWN`: this is not the primary any more. Drop the connections, so that new ones find it.
     FindPrimary,
     /// `LOADING`, `BUSY`, `TRYAGAIN`, `CLUSTERDOWN`: it will pass. Wait and try again.
@@ -32,6 +35,7 @@ impl Reaction {
         match code {
             "NOGROUP" | "UNBLOCKED" => Self::RecreateGroup,
             "BUSYGROUP" => Self::AlreadyThere,
+            "WRONGTYPE" => Self::ForeignKey,
             "READONLY" | "MASTERDOWN" => Self::FindPrimary,
             "LOADING" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" => Self::Wait,
             "OOM" | "MISCONF" | "NOREPLICAS" => Self::WritesRefused,
@@ -85,6 +89,7 @@ mod tests {
             ("NOGROUP", "No such key 'a' or consumer group 'b'", Reaction::RecreateGroup),
             ("UNBLOCKED", "the stream key no longer exists", Reaction::RecreateGroup),
             ("BUSYGROUP", "Consumer Group name already exists", Reaction::AlreadyThere),
+            ("WRONGTYPE", "Operation against a key holding the wrong kind of value", Reaction::ForeignKey),
             ("READONLY", "You can't write against a read only replica.", Reaction::FindPrimary),
             ("LOADING", "Redis is loading the dataset in memory", Reaction::Wait),
             ("OOM", "command not allowed when used memory > 'maxmemory'.", Reaction::WritesRefused),

@@ -80,7 +80,7 @@ pub struct Metrics {
     pub resyncs: Family<Kind, Counter>,
     /// Times a reader of streams had to find its place again, by `kind` of what was wrong.
     pub bus_repairs: Family<Kind, Counter>,
-    /// News that a sweep found before a doorbell told: lost ones, and a few that were only late.
+    /// News that a sweep found and no doorbell told of, not even a second later.
     pub doorbells_missed: Counter,
     /// Requests refused, by `kind` (`auth`, `rate`, `sockets`).
     pub refused: Family<Kind, Counter>,
@@ -125,7 +125,7 @@ impl Metrics {
             doorbells_missed: counter(
                 r,
                 "doorbells_missed",
-                "News found by a sweep before a lost or late doorbell told",
+                "News found by a sweep whose doorbell never rang",
             ),
             refused: family(r, "requests_refused", "Requests refused"),
             upkeep: family(r, "upkeep_actions", "Work done by maintenance duties"),

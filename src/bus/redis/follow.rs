@@ -6,8 +6,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::bus::{AckSink, Inbox};
 use crate::redis::{Keys, Shard};
@@ -15,6 +17,10 @@ use crate::task::{EntryId, Position, UserId};
 
 /// Readers of a process. Users are spread over them by shard.
 pub(super) const LANES: usize = 4;
+/// Entries of one user that wait to be acknowledged.
+const ACKS_HELD_MAX: usize = 16_384;
+/// How late a doorbell may be before it counts as lost.
+const DOORBELL_LATE_MAX: Duration = Duration::from_secs(1);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -33,7 +39,6 @@ pub(super) struct Follow {
     pub(super) inbox: Arc<dyn Inbox>,
     lane: Arc<Lane>,
     rung: AtomicBool,
-    reading: AtomicBool,
     closed: AtomicBool,
     state: Mutex<State>,
     acks: Mutex<Vec<EntryId>>,
@@ -50,6 +55,32 @@ pub(super) struct State {
     pub(super) suspect: bool,
     /// Where the last sweep found the reader behind.
     pub(super) behind_at: Option<EntryId>,
+    /// A key of the user is of another type, which was told.
+    pub(super) refused: bool,
+    /// The newest entry that a doorbell told of.
+    heard: Option<EntryId>,
+    /// News that a sweep found before a doorbell told, and when.
+    unheard: Option<(EntryId, Instant)>,
+}
+
+impl State {
+    /// Notes news that a sweep found. Its doorbell may be on its way.
+    pub(super) fn found(&mut self, news: EntryId, now: Instant) {
+        if self.heard.is_none_or(|heard| heard < news) {
+            self.unheard.get_or_insert((news, now));
+        }
+    }
+
+    /// Notes a doorbell.
+    fn hear(&mut self, entry: EntryId) {
+        self.heard = self.heard.max(Some(entry));
+        self.unheard.take_if(|(news, _)| *news == entry);
+    }
+
+    /// Whether the doorbell of news that a sweep found is out for so long that it is lost. Says so once.
+    pub(super) fn missed(&mut self, now: Instant) -> bool {
+        self.unheard.take_if(|(_, since)| now.duration_since(*since) > DOORBELL_LATE_MAX).is_some()
+    }
 }
 
 impl Follow {
@@ -64,7 +95,6 @@ impl Follow {
             inbox,
             lane: Arc::clone(&lanes[shard.index() % LANES]),
             rung: AtomicBool::new(false),
-            reading: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             state: Mutex::default(),
             acks: Mutex::default(),
@@ -84,13 +114,9 @@ impl Follow {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Whether a read of this user is due or under way.
-    pub(super) fn is_awake(&self) -> bool {
-        self.rung.load(Ordering::SeqCst) || self.reading.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn done_reading(&self) {
-        self.reading.store(false, Ordering::SeqCst);
+    /// Notes the doorbell of an entry. Ringing is up to the caller.
+    pub(super) fn hear(&self, entry: EntryId) {
+        self.state().hear(entry);
     }
 
     /// Has the user read soon.
@@ -113,11 +139,14 @@ impl Follow {
         self.ring();
     }
 
-    /// Adds entries to acknowledge. They are as many as were delivered, at most.
+    /// Adds entries to acknowledge. While the server refuses them the oldest are forgotten past a bound; they stay
+    /// pending until the group goes.
     pub(super) fn add_acks(self: &Arc<Self>, ids: impl IntoIterator<Item = EntryId>) {
         let mut acks = lock(&self.acks);
         let first = acks.is_empty();
         acks.extend(ids);
+        let excess = acks.len().saturating_sub(ACKS_HELD_MAX);
+        acks.drain(..excess);
         if first && !acks.is_empty() {
             lock(&self.lane.ackers).push(Arc::clone(self));
             self.lane.acks.notify_one();
@@ -172,13 +201,8 @@ impl Lane {
     }
 
     fn wake(follow: &Arc<Follow>) -> bool {
-        follow.reading.store(true, Ordering::SeqCst);
         follow.rung.store(false, Ordering::SeqCst);
-        let readable = !follow.is_closed() && follow.state().place.is_some();
-        if !readable {
-            follow.done_reading();
-        }
-        readable
+        !follow.is_closed() && follow.state().place.is_some()
     }
 
     /// Takes all that is to be acknowledged, at most `max` entries of each user.
@@ -290,6 +314,33 @@ mod tests {
         }
         assert_eq!(taken, (1..=7).map(id).collect::<Vec<_>>());
         assert!(follow.lane.take_acks(3).is_empty());
+    }
+
+    #[test]
+    fn acks_that_a_server_refuses_for_ever_are_bounded() {
+        let lanes: [Arc<Lane>; LANES] = Default::default();
+        let follow = follow(&lanes, "alice");
+        let all = u64::try_from(ACKS_HELD_MAX).unwrap() + 10;
+        follow.add_acks((1..=all).map(id));
+        let taken = follow.lane.take_acks(usize::MAX).remove(0).1;
+        assert_eq!((taken.len(), taken[0]), (ACKS_HELD_MAX, id(11)));
+    }
+
+    #[test]
+    fn a_doorbell_that_is_only_late_is_not_missed() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let later = now + DOORBELL_LATE_MAX * 2;
+        state.found(id(5), now);
+        assert!(!state.missed(now), "it may be on its way");
+        state.hear(id(5));
+        assert!(!state.missed(later));
+        state.hear(id(6));
+        state.found(id(6), now);
+        assert!(!state.missed(later), "it rang while the sweep was looking");
+        state.found(id(7), now);
+        state.hear(id(8));
+        assert!(state.missed(later), "another one rang, this one never did");
+        assert!(!state.missed(later), "and that is told once");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::groups::{Groups, Resumed};
 use super::status::Status;
 use crate::bus::{AckSink, Entry, Loss, Receipt};
 use crate::config::bus::Ack;
-use crate::redis::{Backoff, CallError, Reaction, Redis};
+use crate::redis::{Backoff, CallError, Reaction, Redis, reaction};
 use crate::task::{EntryId, Epoch, Position};
 use crate::telemetry::metrics::Kind;
 
@@ -46,7 +46,7 @@ pub(super) struct Reader {
 enum Trouble {
     #[error(transparent)]
     Call(#[from] CallError),
-    /// Groups were missing and are made in the next round.
+    /// Groups were missing, or keys are not ours. The next round asks for each, and reads the others.
     #[error("consumer groups were missing")]
     GroupsMissing,
 }
@@ -101,26 +101,28 @@ impl Reader {
         *ack_due = None;
     }
 
-    async fn round(&self, mut follows: Vec<Arc<Follow>>, acks: AckList) -> Result<(), Trouble> {
+    async fn round(&self, mut follows: Vec<Arc<Follow>>, mut acks: AckList) -> Result<(), Trouble> {
         follows.sort_unstable_by_key(|follow| follow.shard);
-        let result = self.try_round(&follows, &acks).await;
+        let result = self.try_round(&follows, &mut acks).await;
+        for (follow, ids) in acks {
+            follow.add_acks(ids);
+        }
         if let Err(Trouble::Call(_)) = &result {
             follows.iter().for_each(Follow::doubt);
-            give_back(acks);
-        }
-        for follow in &follows {
-            follow.done_reading();
         }
         result
     }
 
-    async fn try_round(&self, follows: &[Arc<Follow>], acks: &AckList) -> Result<(), Trouble> {
+    /// Leaves in `acks` what was not acknowledged.
+    async fn try_round(&self, follows: &[Arc<Follow>], acks: &mut AckList) -> Result<(), Trouble> {
         self.resume_suspects(follows).await?;
+        // One that is suspect by now is read when it is no longer.
+        let follows: Vec<_> = follows.iter().filter(|follow| !follow.state().suspect).cloned().collect();
         let mut pipeline = Pipeline::new();
-        for (follow, ids) in acks {
+        for (follow, ids) in acks.iter() {
             pipeline.add_command(self.ack_cmd(follow, ids));
         }
-        for follow in follows {
+        for follow in &follows {
             self.set_back(&mut pipeline, follow);
         }
         let before = pipeline.len();
@@ -131,7 +133,7 @@ impl Reader {
         let mut replies = self.redis.pipeline(&pipeline).await?;
         let reads = replies.split_off(before);
         replies.truncate(acks.len());
-        let mut result = check_acks(acks, replies);
+        let mut result = keep_refused(acks, replies);
         for (shard, reply) in shards.into_iter().zip(reads) {
             result = result.and(self.take(shard, reply));
         }
@@ -183,7 +185,11 @@ impl Reader {
             return Ok(());
         }
         for (follow, resumed) in suspects.iter().zip(self.groups.resume(&suspects).await?) {
-            self.resume(follow, resumed?);
+            match resumed {
+                Ok(resumed) => self.resume(follow, resumed),
+                Err(error) if reaction(&error) == Reaction::ForeignKey => refuse(follow, &error),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -194,6 +200,9 @@ impl Reader {
         }
         let mut state = follow.state();
         state.suspect = false;
+        if std::mem::take(&mut state.refused) {
+            tracing::info!(key = follow.events, "the user's stream in Redis can be read again");
+        }
         state.place = Some(resumed.place);
         drop(state);
         if let Some(loss) = resumed.loss {
@@ -215,8 +224,8 @@ impl Reader {
     /// Hands on what one call for the users of a shard has read.
     fn take(&self, shard: &[Arc<Follow>], reply: Value) -> Result<(), Trouble> {
         if let Value::ServerError(error) = &reply {
-            if Reaction::to_server_error(error) == Reaction::RecreateGroup {
-                // One missing group fails the call for all of them, and nothing was read.
+            if matches!(Reaction::to_server_error(error), Reaction::RecreateGroup | Reaction::ForeignKey) {
+                // One missing group or foreign key fails the call for all of them, and nothing was read.
                 shard.iter().for_each(Follow::suspect);
                 return Err(Trouble::GroupsMissing);
             }
@@ -303,21 +312,25 @@ pub(super) fn entry(epoch: &Epoch, id: EntryId, fields: Fields, receipt: Option<
     }
 }
 
-/// An acknowledgement that was refused is given back; the first refusal is the round's trouble.
-fn check_acks(acks: &AckList, replies: Vec<Value>) -> Result<(), Trouble> {
-    let mut result = Ok(());
-    for ((follow, ids), reply) in acks.iter().zip(replies) {
-        if let Value::ServerError(error) = reply {
-            tracing::debug!(?error, "an acknowledgement was refused");
-            follow.add_acks(ids.iter().copied());
-            result = Err(CallError::from(RedisError::from(error)).into());
-        }
+/// A key of the user is of another type: told once, and left alone until a sweep asks for it again.
+fn refuse(follow: &Follow, error: &CallError) {
+    if !std::mem::replace(&mut follow.state().refused, true) {
+        let key = &follow.events;
+        tracing::warn!(%error, key, "a key of this user's stream is not ours; no live progress until it is deleted");
     }
-    result
 }
 
-fn give_back(acks: AckList) {
-    for (follow, ids) in acks {
-        follow.add_acks(ids);
-    }
+/// Keeps the acknowledgements that were refused. A refusal is the round's trouble; not so for a key that is of another
+/// type by now, where there is nothing left to acknowledge.
+fn keep_refused(acks: &mut AckList, replies: Vec<Value>) -> Result<(), Trouble> {
+    let (mut result, mut replies) = (Ok(()), replies.into_iter());
+    acks.retain(|_| match replies.next() {
+        Some(Value::ServerError(error)) if Reaction::to_server_error(&error) != Reaction::ForeignKey => {
+            tracing::debug!(?error, "an acknowledgement was refused");
+            result = Err(CallError::from(RedisError::from(error)).into());
+            true
+        }
+        _ => false,
+    });
+    result
 }

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::follow::Registry;
 use super::status::Status;
 use crate::redis::{Backoff, CallError, Redis};
+use crate::task::EntryId;
 
 /// Channels named in one pipeline; each has a command of its own, as Cluster wants.
 const BATCH_MAX: usize = 256;
@@ -98,6 +99,7 @@ impl Supervisor {
                     }
                     self.serve(connection, &broken).await;
                     self.status.disconnected();
+                    tracing::warn!("the doorbell subscription broke; sweeps find news until it is up again");
                 }
                 Err(error) if backoff.failures() == 0 => {
                     tracing::warn!(%error, "the doorbell subscription is down; sweeps still find news");
@@ -134,6 +136,7 @@ impl Supervisor {
                 PushKind::SMessage => {
                     status.heard();
                     if let Some(follow) = follow() {
+                        entry_of(&push).into_iter().for_each(|entry| follow.hear(entry));
                         follow.ring();
                     }
                 }
@@ -170,6 +173,14 @@ impl Supervisor {
                 let _ = request.reply.send(());
             }
         }
+    }
+}
+
+/// The entry that a doorbell tells of.
+fn entry_of(push: &PushInfo) -> Option<EntryId> {
+    match push.data.get(1)? {
+        Value::BulkString(id) => std::str::from_utf8(id).ok()?.parse().ok(),
+        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::follow::{Follow, Registry};
 use crate::config::duration::millis;
-use crate::redis::{CallError, Redis};
+use crate::redis::{CallError, Reaction, Redis};
 use crate::task::EntryId;
 
 /// Users compared in one pipeline.
@@ -35,7 +35,7 @@ enum Verdict {
     News,
     /// There was something to read at the last sweep already, and the reader has not moved.
     Stuck,
-    /// The stream is another one, or has lost what the reader has read.
+    /// The stream is another one, has lost what the reader has read, or could not be read at all.
     Changed,
 }
 
@@ -67,7 +67,7 @@ impl Sweeper {
                 pipeline.cmd("HMGET").arg(&follow.epoch).arg("epoch").arg("last");
             }
             for (follow, reply) in batch.iter().zip(self.redis.pipeline(&pipeline).await?) {
-                self.compare(follow, reply.extract_error()?)?;
+                self.look_at(follow, reply)?;
             }
         }
         Ok(())
@@ -84,21 +84,28 @@ impl Sweeper {
         Ok(())
     }
 
-    fn compare(&self, follow: &Arc<Follow>, reply: Value) -> Result<(), CallError> {
-        let (epoch, last): (Option<String>, Option<String>) = redis::from_redis_value(reply)?;
-        let last = last.and_then(|last| last.parse().ok());
-        match verdict(follow, epoch.as_deref(), last) {
-            Some(Verdict::News) => {
-                if !follow.is_awake() {
-                    self.redis.metrics().doorbells_missed.inc();
-                }
-                follow.ring();
-            }
-            Some(Verdict::Stuck | Verdict::Changed) => follow.suspect(),
-            Some(Verdict::Level) | None => {}
+    fn look_at(&self, follow: &Arc<Follow>, reply: Value) -> Result<(), CallError> {
+        if follow.state().missed(Instant::now()) {
+            self.redis.metrics().doorbells_missed.inc();
         }
-        Ok(())
+        if Reaction::to_reply(&reply) == Some(Reaction::ForeignKey) {
+            // The reader will find the same, and tell it.
+            follow.suspect();
+            return Ok(());
+        }
+        compare(follow, reply.extract_error()?)
     }
+}
+
+fn compare(follow: &Arc<Follow>, reply: Value) -> Result<(), CallError> {
+    let (epoch, last): (Option<String>, Option<String>) = redis::from_redis_value(reply)?;
+    let last = last.and_then(|last| last.parse().ok());
+    match verdict(follow, epoch.as_deref(), last) {
+        Some(Verdict::News) => follow.ring(),
+        Some(Verdict::Stuck | Verdict::Changed) => follow.suspect(),
+        Some(Verdict::Level) | None => {}
+    }
+    Ok(())
 }
 
 /// Judges a user against what the server says. `None` while it has no place yet.
@@ -107,11 +114,16 @@ fn verdict(follow: &Follow, epoch: Option<&str>, last: Option<EntryId>) -> Optio
     let place = state.place.as_ref()?;
     let behind_at = place.id;
     let verdict = match last {
+        // It has to be asked anew whether that is over.
+        _ if state.refused => Verdict::Changed,
         Some(last) if epoch == Some(place.epoch.as_str()) => match last.cmp(&place.id) {
             std::cmp::Ordering::Equal => Verdict::Level,
             std::cmp::Ordering::Less => Verdict::Changed,
             std::cmp::Ordering::Greater if state.behind_at == Some(behind_at) => Verdict::Stuck,
-            std::cmp::Ordering::Greater => Verdict::News,
+            std::cmp::Ordering::Greater => {
+                state.found(last, Instant::now());
+                Verdict::News
+            }
         },
         _ => Verdict::Changed,
     };
