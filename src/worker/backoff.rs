@@ -59,6 +59,13 @@ mod tests {
         assert_eq!([1, 2, 3, 4, 5].map(wait), [200, 400, 800, 1000, 1000]);
     }
 
+    #[test]
+    fn chance_takes_any_part_of_a_wait() {
+        let (base, max) = (Duration::from_millis(200), Duration::from_secs(1));
+        let wait = |random| full_jitter(base, max, 3, random).as_millis();
+        assert_eq!([0.0, 0.25, 1.0].map(wait), [0, 200, 800]);
+    }
+
     proptest! {
         #[test]
         fn no_wait_is_longer_than_the_bound(failures: u32, random in 0.0_f64..1.0) {

@@ -63,9 +63,9 @@ pub(super) struct Ran {
 
 impl ItemRunner {
     /// Runs one item to its end. `lane` is the right to run now.
-    pub(super) async fn run(&mut self, target: Target<'_>, lane: OwnedSemaphorePermit) -> Ran {
+    pub(super) async fn run(&mut self, target: Target<'_>, mut lane: OwnedSemaphorePermit) -> Ran {
         let deadline = Instant::now() + self.tries.timeout;
-        let (mut lane, mut tries) = (Some(lane), 0);
+        let mut tries = 0;
         loop {
             tries += 1;
             let error = match self.try_once(target, deadline).await {
@@ -76,11 +76,12 @@ impl ItemRunner {
             if tries == self.tries.max || Instant::now() + wait >= deadline {
                 return Ran { outcome: Some(ItemOutcome::failed(error.message)), tries };
             }
-            drop(lane.take());
-            if !self.wait(wait).await {
-                return Ran { outcome: self.left(error.message), tries };
-            }
-            lane = Arc::clone(&self.lanes).acquire_owned().await.ok();
+            drop(lane);
+            lane = match self.next_turn(wait, deadline).await {
+                Turn::Lane(lane) => lane,
+                Turn::TooLate => return Ran { outcome: Some(ItemOutcome::failed(error.message)), tries },
+                Turn::Ordered => return Ran { outcome: self.left(error.message), tries },
+            };
         }
     }
 
@@ -99,11 +100,20 @@ impl ItemRunner {
         }
     }
 
-    /// Waits before the next run. False when the task was told not to go on meanwhile.
-    async fn wait(&mut self, wait: Duration) -> bool {
+    /// Waits before the next run, and then for a lane of the process.
+    async fn next_turn(&mut self, wait: Duration, deadline: Instant) -> Turn {
+        let lanes = Arc::clone(&self.lanes);
+        let turn = async {
+            sleep(wait).await;
+            lanes.acquire_owned().await
+        };
         tokio::select! {
-            () = sleep(wait) => true,
-            _ = self.orders.wait_for(|order| *order != Order::Run) => false,
+            biased;
+            _ = self.orders.wait_for(|order| *order != Order::Run) => Turn::Ordered,
+            turn = timeout_at(deadline, turn) => match turn {
+                Ok(Ok(lane)) => Turn::Lane(lane),
+                _ => Turn::TooLate,
+            },
         }
     }
 
@@ -111,6 +121,16 @@ impl ItemRunner {
     fn left(&self, message: String) -> Option<ItemOutcome> {
         (*self.orders.borrow() == Order::Cancel).then(|| ItemOutcome::failed(message))
     }
+}
+
+/// What the wait for the next run came to.
+enum Turn {
+    /// The right to run now.
+    Lane(OwnedSemaphorePermit),
+    /// The time of the item is over.
+    TooLate,
+    /// The task was told not to go on.
+    Ordered,
 }
 
 struct Transient {
@@ -228,6 +248,48 @@ mod tests {
         .await;
         assert_eq!(ran.outcome, Some(ItemOutcome::failed("come back later")));
         assert!(began.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_between_runs_have_full_jitter() {
+        let base = WorkerConfig::default().retry_base;
+        let mut quarters = [0; 4];
+        for _ in 0..200 {
+            let once = |n| if n == 1 { Err(ActionError::transient("busy")) } else { Ok(CHANGED) };
+            let began = Instant::now();
+            run_alone(scripted(once)).await;
+            // Timers fire on whole milliseconds.
+            let waited = began.elapsed().as_secs_f64() - 0.001;
+            assert!(waited <= base.as_secs_f64(), "{waited}");
+            quarters[(1..4).filter(|n| waited > base.as_secs_f64() / 4.0 * f64::from(*n)).count()] += 1;
+        }
+        assert!(quarters.iter().all(|n| *n > 10), "{quarters:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_for_a_lane_ends_with_the_time_of_the_item_or_with_an_order() {
+        let (orders, seen) = watch::channel(Order::Run);
+        for (order, outcome, secs) in
+            [(Order::Run, Some(ItemOutcome::failed("busy")), 60), (Order::HandOver, None, 1)]
+        {
+            let lanes = Arc::new(Semaphore::new(1));
+            let tries = Tries::new(&WorkerConfig::default(), None);
+            let lane = Arc::clone(&lanes).acquire_owned().await.unwrap();
+            let others = Arc::clone(&lanes);
+            let others = tokio::spawn(async move { others.acquire_owned().await });
+            let action = scripted(|_| Err(ActionError::transient("busy")));
+            let mut runner = ItemRunner { action, tries, lanes, orders: seen.clone() };
+            let began = Instant::now();
+            let running = tokio::spawn(async move {
+                let name = ItemName::new("node-1").unwrap();
+                runner.run(Target { index: 0, name: &name }, lane).await
+            });
+            let _taken = others.await.unwrap().unwrap();
+            sleep(Duration::from_secs(1)).await;
+            orders.send_replace(order);
+            assert_eq!(running.await.unwrap(), Ran { outcome, tries: 1 });
+            assert_eq!(began.elapsed().as_secs(), secs);
+        }
     }
 
     #[tokio::test(start_paused = true)]
