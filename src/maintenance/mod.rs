@@ -54,7 +54,7 @@ pub struct Parts {
 pub fn run(parts: Parts, life: &Lifecycle) {
     let Parts { store, leadership, publisher, dispatcher, metrics, config, extra } = parts;
     let mut duties: Vec<Box<dyn Duty>> = vec![
-        Box::new(Rescuer { store: Arc::clone(&store), interval: config.interval }),
+        Box::new(Rescuer { store: Arc::clone(&store), metrics: metrics.clone(), interval: config.interval }),
         Box::new(Relay {
             store: Arc::clone(&store),
             publisher,

@@ -8,12 +8,14 @@ use async_trait::async_trait;
 use super::driver::Duty;
 use crate::BoxError;
 use crate::store::UpkeepStore;
+use crate::telemetry::Metrics;
 
 /// Tasks ended in one run.
 const BATCH: u32 = 100;
 
 pub(super) struct Rescuer {
     pub(super) store: Arc<dyn UpkeepStore>,
+    pub(super) metrics: Metrics,
     pub(super) interval: Duration,
 }
 
@@ -29,9 +31,10 @@ impl Duty for Rescuer {
 
     async fn run(&self) -> Result<u64, BoxError> {
         let ended = self.store.give_up(BATCH).await?;
-        if ended > 0 {
-            tracing::warn!(tasks = ended, "gave up tasks that used up their tries");
+        ended.iter().for_each(|status| self.metrics.count_end(*status));
+        if !ended.is_empty() {
+            tracing::warn!(tasks = ended.len(), "gave up tasks that used up their tries");
         }
-        Ok(ended)
+        Ok(ended.len() as u64)
     }
 }

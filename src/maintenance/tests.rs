@@ -18,7 +18,7 @@ use crate::task::{
     Draft, Effect, Event, EventKind, ItemOutcome, ItemResult, ReplicaId, Seq, Status, TaskId, TaskSpec,
     UserId,
 };
-use crate::telemetry::metrics::Kind;
+use crate::telemetry::metrics::{Kind, Outcome};
 
 struct TestClock(Instant);
 
@@ -242,6 +242,7 @@ async fn a_task_that_outlasts_every_worker_is_ended_and_told() {
     let told = rig.told().await;
     assert_eq!((told.len(), told[0].status), (1, Status::Failed));
     assert_eq!(rig.done("rescuer"), 1);
+    assert_eq!(rig.metrics.tasks_finished.get_or_create(&Outcome { status: "failed" }).get(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -385,12 +385,13 @@ pub trait ClaimStore: Outbox {
     /// [`StoreError::Fenced`] when another attempt holds the task, [`StoreError::Refused`] while items are pending.
     async fn finish(&self, fence: Fence, event: &Event) -> Result<OutboxId, StoreError>;
 
-    /// Gives a task back unfinished, without using up a try. A paused task stays paused. Doing so again changes nothing.
+    /// Gives a task back unfinished, without using up a try, and returns its status: queued, or paused when a user paused
+    /// it. Doing so again changes nothing.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when another attempt holds the task, [`StoreError::Refused`] while it is cancelling: end
     /// it, or let the lease lapse.
-    async fn hand_over(&self, fence: Fence) -> Result<(), StoreError>;
+    async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError>;
 }
 
 /// What upkeep found waiting.
@@ -415,8 +416,8 @@ pub trait UpkeepStore: Outbox {
     async fn claimable(&self, limit: u32) -> Result<Vec<TaskId>, StoreError>;
 
     /// Ends lapsed tasks that used up their tries: as failed, or as cancelled when that was asked for. Items without a
-    /// result end the same way. The terminal events are in the outbox. Returns how many.
-    async fn give_up(&self, limit: u32) -> Result<u64, StoreError>;
+    /// result end the same way. The terminal events are in the outbox. Returns the status of each.
+    async fn give_up(&self, limit: u32) -> Result<Vec<Status>, StoreError>;
 
     /// Outbox rows older than `age` and not known to be published, in order of commit.
     async fn unpublished(&self, age: Duration, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;

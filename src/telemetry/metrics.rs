@@ -156,6 +156,11 @@ impl Metrics {
         self.db_queries.get_or_create(&Op { op: "read" }).inc_by(n);
     }
 
+    /// Notes the end of a task. For whoever committed it: a worker, a gateway that cancels, or maintenance.
+    pub fn count_end(&self, status: Status) {
+        self.tasks_finished.get_or_create(&Outcome { status: status.as_str() }).inc();
+    }
+
     /// Notes writing statements sent to Postgres.
     pub fn count_writes(&self, n: u64) {
         self.db_queries.get_or_create(&Op { op: "write" }).inc_by(n);

@@ -1,7 +1,8 @@
 //! How a task leaves this process: ended, handed over, or let go.
 //!
-//! A task ends in the record first; the terminal event is committed with it and published after, by us or else by the
-//! relay. So nobody is told of an end that is not true, and no end is lost.
+//! Whatever becomes of a task is in the record first. A terminal event is committed with the end and published after, by
+//! us or else by the relay; a task given back is told of as the record has it then. So nobody is told of what is not
+//! true, and no end is lost.
 
 use std::time::Duration;
 
@@ -14,7 +15,6 @@ use super::recorder::{STORE_DEADLINE, abandon, keep_trying};
 use super::reporter::Reporter;
 use crate::store::{OutboxId, StoreError, Task};
 use crate::task::{Counts, Event, EventKind, Status};
-use crate::telemetry::metrics::Outcome;
 
 /// Longest wait for the wake-up of the next worker.
 const NOTIFY_DEADLINE: Duration = Duration::from_secs(2);
@@ -27,6 +27,15 @@ pub(super) struct Ending<'a> {
     pub(super) task: &'a Task,
 }
 
+/// How far an end went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// There is nothing left to do for it here.
+    Done,
+    /// It cannot be given back because a user cancelled it meanwhile: end it.
+    Cancelled,
+}
+
 impl Ending<'_> {
     /// Ends the task when every item has a result, else does as ordered.
     pub(super) async fn end(
@@ -34,17 +43,15 @@ impl Ending<'_> {
         recorded: Counts,
         failure: Option<String>,
         publishing: &mut Publishing<'_>,
-    ) {
+    ) -> Left {
         match (recorded.verdict(), self.held.order()) {
-            (_, Order::Stop) => {}
+            (_, Order::Stop) => Left::Done,
             (Some(verdict), _) => self.finish(recorded, verdict, failure, publishing).await,
-            (None, Order::HandOver) => self.hand_over(publishing).await,
-            (None, Order::LetGo) => {
-                self.give_back().await;
-            }
+            (None, Order::HandOver | Order::LetGo) => self.give_back(publishing).await,
             (None, Order::Run | Order::Cancel) => {
-                tracing::warn!(task.id = %self.task.id, left = recorded.pending(),
-                    "items are left without a result; the next attempt runs them");
+                let left = recorded.pending();
+                tracing::warn!(left, "items are left without a result; the next attempt runs them");
+                Left::Done
             }
         }
     }
@@ -55,34 +62,27 @@ impl Ending<'_> {
         verdict: Status,
         failure: Option<String>,
         publishing: &mut Publishing<'_>,
-    ) {
+    ) -> Left {
         let now = self.worker.parts.clock.now();
         let mut event = self.reporter.terminal(counts, verdict, now);
         (event.message, event.error) = (Some(summary(counts)), failure);
-        let Some(row) = self.commit(&event).await else { return };
-        self.worker.parts.metrics.tasks_finished.get_or_create(&Outcome { status: verdict.as_str() }).inc();
-        tracing::info!(task.id = %self.task.id, task.attempt = %self.held.fence.attempt, status = %verdict,
-            items = counts.total, failed = counts.failed, "a task ended");
-        if publishing.publish_terminal(&event).await {
-            self.mark_published(row).await;
-        }
-    }
-
-    /// Ends the task in the record. `None` when it is not ours to end.
-    async fn commit(&self, event: &Event) -> Option<OutboxId> {
         self.held.leave();
         let (store, fence) = (&self.worker.parts.store, self.held.fence);
-        match keep_trying(self.worker, self.held, "ending a task", || store.finish(fence, event)).await {
-            Ok(row) => Some(row),
-            Err(StoreError::Refused { status, .. }) => {
-                tracing::info!(task.id = %self.task.id, %status, "a user changed the task before it ended");
-                self.give_back().await;
-                None
-            }
-            Err(error) => {
-                abandon(self.worker, self.held, &error);
-                None
-            }
+        match keep_trying(self.worker, self.held, "ending a task", || store.finish(fence, &event)).await {
+            Ok(row) => self.ended(row, &event, publishing).await,
+            // A pause that came before the last result was recorded: it rests with nothing left to run.
+            Err(StoreError::Refused { .. }) => return self.give_back(publishing).await,
+            Err(error) => abandon(self.worker, self.held, &error),
+        }
+        Left::Done
+    }
+
+    async fn ended(&self, row: OutboxId, event: &Event, publishing: &mut Publishing<'_>) {
+        self.worker.parts.metrics.count_end(event.status);
+        let Counts { total: items, failed, .. } = event.counts;
+        tracing::info!(status = %event.status, items, failed, "a task ended");
+        if publishing.publish_terminal(event).await {
+            self.mark_published(row).await;
         }
     }
 
@@ -94,30 +94,30 @@ impl Ending<'_> {
         }
     }
 
-    async fn hand_over(&self, publishing: &mut Publishing<'_>) {
-        let message = Some("its worker stops; another one goes on".to_owned());
-        self.reporter.say(EventKind::Requeued, Status::Queued, message);
-        publishing.drain().await;
-        if self.give_back().await {
-            tracing::info!(task.id = %self.task.id, "handed a task over");
-            self.wake_another().await;
-        }
-    }
-
-    /// Lets go of the task in the record; a paused one stays paused. Whether that was possible.
-    async fn give_back(&self) -> bool {
+    /// Gives the task back in the record, then tells what the record made of it.
+    async fn give_back(&self, publishing: &mut Publishing<'_>) -> Left {
         self.held.leave();
         let (store, fence) = (&self.worker.parts.store, self.held.fence);
-        match keep_trying(self.worker, self.held, "handing over", || store.hand_over(fence)).await {
-            Ok(()) => true,
-            Err(StoreError::Refused { status, .. }) => {
-                tracing::info!(task.id = %self.task.id, %status, "a user changed the task before it was let go");
-                false
-            }
-            Err(error) => {
-                abandon(self.worker, self.held, &error);
-                false
-            }
+        match keep_trying(self.worker, self.held, "giving a task back", || store.hand_over(fence)).await {
+            Ok(status) => self.given_back(status, publishing).await,
+            Err(StoreError::Refused { status: Status::Cancelling, .. }) => return Left::Cancelled,
+            Err(error) => abandon(self.worker, self.held, &error),
+        }
+        Left::Done
+    }
+
+    async fn given_back(&self, status: Status, publishing: &mut Publishing<'_>) {
+        tracing::info!(%status, "gave a task back");
+        if status == Status::Queued {
+            let message = Some("another worker goes on".to_owned());
+            self.reporter.say(EventKind::Requeued, status, message);
+        } else if self.reporter.status() != status {
+            // A pause that we had not heard of, or too late to tell it while the lanes ran.
+            self.reporter.say(EventKind::Paused, status, None);
+        }
+        publishing.drain().await;
+        if status == Status::Queued {
+            self.wake_another().await;
         }
     }
 

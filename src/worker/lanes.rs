@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::Shared;
 use super::item::{ItemRunner, Tries};
@@ -18,7 +19,7 @@ use crate::action::{Action, Target};
 use crate::store::Task;
 use crate::task::{ItemName, ItemResult};
 
-/// The items that no lane has taken yet, in order.
+/// Items that wait, in order.
 pub(super) type Queue = Arc<Mutex<VecDeque<(u32, ItemName)>>>;
 
 /// What the lanes of one task share.
@@ -26,7 +27,22 @@ pub(super) struct Lanes {
     pub(super) worker: Arc<Shared>,
     pub(super) held: Arc<Held>,
     pub(super) reporter: Arc<Reporter>,
+    /// Items that no lane has taken yet.
     pub(super) queue: Queue,
+    /// Items that were begun here and will not be ended here.
+    pub(super) left: Queue,
+}
+
+/// An item in a lane. Dropped without a result it is among those left.
+struct Taken<'a> {
+    lanes: &'a Lanes,
+    item: Option<(u32, ItemName)>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        lock(&self.lanes.left).extend(self.item.take());
+    }
 }
 
 impl Lanes {
@@ -40,7 +56,7 @@ impl Lanes {
         let mut running = JoinSet::new();
         for _ in 0..lanes {
             let runner = shared.runner(Arc::clone(action), tries.clone());
-            running.spawn(Arc::clone(&shared).lane(runner));
+            running.spawn(Arc::clone(&shared).lane(runner).in_current_span());
         }
         running
     }
@@ -53,12 +69,15 @@ impl Lanes {
         while let Some(permit) = self.turn(&mut runner).await {
             let Some((index, name)) = self.take() else { return };
             self.reporter.started(index, &name);
+            let mut taken = Taken { lanes: &self, item: Some((index, name.clone())) };
             let ran = runner.run(Target { index, name: &name }, permit).await;
             // The time is taken before anything else, so that what follows shows up as latency.
             let finished_at = self.worker.parts.clock.now();
             if let Some(outcome) = ran.outcome {
+                taken.item = None;
                 self.reporter.finished(ItemResult { index, name, outcome, tries: ran.tries, finished_at });
             }
+            drop(taken);
             // Items that never wait would otherwise keep the publisher and the leases from their turn.
             tokio::task::yield_now().await;
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +87,11 @@ impl Held {
         self.leaving.store(true, Ordering::SeqCst);
     }
 
+    /// Whether the task is being ended or given back, so that others may soon write instead of us.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
     fn until(&self) -> Instant {
         *lock(&self.until)
     }
@@ -100,7 +105,7 @@ impl Held {
                 drop(now);
                 self.obey(status);
             }
-            Renewal::Lost if self.leaving.load(Ordering::SeqCst) => {}
+            Renewal::Lost if self.is_leaving() => {}
             Renewal::Lost => {
                 tracing::warn!(task.id = %self.fence.task, task.attempt = %self.fence.attempt, "lost the lease");
                 self.give(Order::Stop);
@@ -114,7 +119,7 @@ impl Held {
             Status::Cancelling => self.give(Order::Cancel),
             // Queued is a pause and a resume between two renewals: another worker may claim it now.
             Status::Paused | Status::Queued => self.give(Order::LetGo),
-            _ if self.leaving.load(Ordering::SeqCst) => {}
+            _ if self.is_leaving() => {}
             _ => self.give(Order::Stop),
         }
     }
@@ -124,6 +129,8 @@ impl Held {
 #[derive(Debug)]
 pub(super) struct Leases {
     held: Mutex<HashMap<Fence, Arc<Held>>>,
+    /// Rung when a task was taken in hand: its lease may be the first to end.
+    taken: Notify,
     lease: Duration,
     renew_interval: Duration,
     metrics: Metrics,
@@ -152,14 +159,19 @@ impl Drop for Hold {
 
 impl Leases {
     pub(super) fn new(lease: Duration, renew_interval: Duration, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { held: Mutex::default(), lease, renew_interval, metrics })
+        Arc::new(Self { held: Mutex::default(), taken: Notify::new(), lease, renew_interval, metrics })
     }
 
-    /// Takes a task in hand that was claimed by a call sent at `sent`.
+    /// Takes a task in hand that was claimed by a call sent at `sent`. One whose answer came too late to be believed is
+    /// stopped before it begins.
     pub(super) fn hold(self: &Arc<Self>, fence: Fence, status: Status, sent: Instant) -> Hold {
         let held = Arc::new(Held::new(fence, status, self.end(sent)));
+        if held.until() <= Instant::now() {
+            held.give(Order::Stop);
+        }
         lock(&self.held).insert(fence, Arc::clone(&held));
         self.metrics.tasks_held.inc();
+        self.taken.notify_one();
         Hold { held, leases: Arc::clone(self) }
     }
 
@@ -176,6 +188,7 @@ impl Leases {
             let wake = self.first_end().map_or(next, |end| end.min(next));
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = self.taken.notified() => {}
                 () = sleep_until(wake) => {}
             }
             self.expire();
@@ -216,8 +229,10 @@ impl Leases {
     fn expire(&self) {
         let now = Instant::now();
         for held in self.all().iter().filter(|held| held.until() <= now && held.order() != Order::Stop) {
-            let (task, attempt) = (held.fence.task, held.fence.attempt);
-            tracing::warn!(task.id = %task, task.attempt = %attempt, "the lease could not be renewed in time");
+            if !held.is_leaving() {
+                let (task, attempt) = (held.fence.task, held.fence.attempt);
+                tracing::warn!(task.id = %task, task.attempt = %attempt, "the lease could not be renewed in time");
+            }
             held.give(Order::Stop);
         }
     }
@@ -287,8 +302,8 @@ mod tests {
         async fn finish(&self, _: Fence, _: &Event) -> Result<OutboxId, StoreError> {
             Ok(OutboxId(1))
         }
-        async fn hand_over(&self, _: Fence) -> Result<(), StoreError> {
-            Ok(())
+        async fn hand_over(&self, _: Fence) -> Result<Status, StoreError> {
+            Ok(Status::Queued)
         }
     }
 
@@ -332,6 +347,19 @@ mod tests {
         *lock(&store.answer) = Some(Renewal::Held(Status::Running));
         tokio::time::sleep(LEASE).await;
         assert!(!held.may_write(), "a lease that was given up does not come back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_that_was_answered_late_is_not_believed_longer_for_it() {
+        let (leases, _store, _stop) = started(None);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let late = leases.hold(fence(1), Status::Running, Instant::now() - LEASE * 4 / 5);
+        assert_eq!(late.order(), Order::Stop);
+        let sent = Instant::now() - LEASE * 3 / 4;
+        let just = leases.hold(fence(2), Status::Running, sent);
+        assert!(just.may_write());
+        just.stopped().await;
+        assert!(sent.elapsed() < LEASE * 9 / 10, "{:?}", sent.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

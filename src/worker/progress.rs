@@ -63,6 +63,11 @@ impl Progress {
         self.said.push_back((kind, status, message));
     }
 
+    /// The status that watchers know once all of this is published.
+    pub(super) fn status(&self) -> Status {
+        self.said.back().map_or(self.task.state.status, |(_, status, _)| *status)
+    }
+
     /// A lane took an item. Told only if the item is still in work after one to two ticks.
     pub(super) fn started(&mut self, index: u32, name: ItemName) {
         self.young.insert(index, name);

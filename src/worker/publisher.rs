@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use super::lease::{Held, Order};
 use super::reporter::Reporter;
 use crate::bus::{BusError, Published};
-use crate::task::{Event, UserId};
+use crate::task::{Attempt, Event, UserId};
 
 /// Longest wait for the bus to take one event.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(3);
@@ -153,10 +153,12 @@ impl<'a> Publishing<'a> {
         self.pause = pause(took, most);
     }
 
-    fn fenced(&self, current: crate::task::Attempt) {
-        self.worker.parts.metrics.fenced_writes.inc();
-        tracing::warn!(task.id = %self.held.fence.task, task.attempt = %self.held.fence.attempt, %current,
-            "another attempt publishes; stopping");
+    fn fenced(&self, current: Attempt) {
+        // Of a task that was given back this only means that the next worker was quick.
+        if !self.held.is_leaving() {
+            self.worker.parts.metrics.fenced_writes.inc();
+            tracing::warn!(%current, "another attempt publishes; stopping");
+        }
         self.held.give(Order::Stop);
     }
 }

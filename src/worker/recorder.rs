@@ -119,6 +119,6 @@ pub(super) fn abandon(worker: &Shared, held: &Held, error: &StoreError) {
     if matches!(error, StoreError::Fenced { .. }) {
         worker.parts.metrics.fenced_writes.inc();
     }
-    tracing::warn!(task.id = %held.fence.task, task.attempt = %held.fence.attempt, %error, "leaving a task");
+    tracing::warn!(%error, "leaving a task");
     held.give(Order::Stop);
 }

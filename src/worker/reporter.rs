@@ -84,6 +84,11 @@ impl Reporter {
         self.news.notify_one();
     }
 
+    /// The status that watchers know once all that was said is published.
+    pub(super) fn status(&self) -> Status {
+        lock(&self.progress).status()
+    }
+
     /// Waits until results that wait for the store are few enough to start another item.
     pub(super) async fn room(&self) {
         loop {

@@ -2,8 +2,9 @@
 //!
 //! The first event shuts an older attempt out of the bus before anything is done. Then three things run side by side
 //! and never wait for each other: lanes work on items, the publisher tells the watchers, the recorder keeps the
-//! results. When the lanes are through, what is left is recorded, then told, and only then the task is ended. When the
-//! task is not ours any more all of it is dropped where it stands. Not here: who claims ([`super::claimer`]).
+//! results. When the lanes are through, what is left is recorded, then told, and only then the task is ended. A cancel
+//! that turns up only then is obeyed then. When the task is not ours any more all of it is dropped where it stands. Not
+//! here: who claims ([`super::claimer`]).
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::backoff::full_jitter;
-use super::ending::Ending;
+use super::ending::{Ending, Left};
 use super::item::crash_message;
 use super::lanes::{Lanes, Queue};
 use super::lease::{Held, Order, lock};
@@ -24,7 +25,7 @@ use super::recorder::Recording;
 use super::reporter::Reporter;
 use crate::action::{Action, ActionError};
 use crate::store::{Claim, Task};
-use crate::task::{EventKind, ItemOutcome, ItemResult, Status};
+use crate::task::{Counts, EventKind, ItemOutcome, ItemResult, Status};
 
 /// A task in hand, with what is left to do.
 pub(super) struct Runner {
@@ -33,6 +34,7 @@ pub(super) struct Runner {
     task: Task,
     reporter: Arc<Reporter>,
     queue: Queue,
+    left: Queue,
 }
 
 impl Runner {
@@ -40,7 +42,7 @@ impl Runner {
         let batch = worker.parts.config.record_batch;
         let reporter = Reporter::new(claim.task.clone(), batch, worker.parts.metrics.clone());
         let queue = Arc::new(Mutex::new(VecDeque::from(claim.pending)));
-        Self { worker, held, task: claim.task, reporter: Arc::new(reporter), queue }
+        Self { worker, held, task: claim.task, reporter: Arc::new(reporter), queue, left: Arc::default() }
     }
 
     /// Runs the task as far as it may be run here. Dropped work is taken up by the next attempt.
@@ -57,17 +59,33 @@ impl Runner {
     async fn drive(self) {
         let mut publishing = Publishing::new(&self.worker, &self.held, &self.reporter, &self.task.owner);
         publishing.open().await;
-        let recording = Recording::new(&self.worker, &self.held, &self.reporter, self.task.counts);
-        let worked = CancellationToken::new();
-        let work = async {
-            let failure = self.work().await;
-            worked.cancel();
-            failure
-        };
-        let (failure, (), recorded) = tokio::join!(work, publishing.run(&worked), recording.run(&worked));
+        let (failure, counts) = self.carry(&mut publishing, self.task.counts, self.work()).await;
         let ending =
             Ending { worker: &self.worker, held: &self.held, reporter: &self.reporter, task: &self.task };
-        ending.end(recorded, failure, &mut publishing).await;
+        if ending.end(counts, failure, &mut publishing).await == Left::Cancelled {
+            self.held.give(Order::Cancel);
+            self.tell(Order::Cancel);
+            let ((), counts) = self.carry(&mut publishing, counts, self.cancel_rest()).await;
+            ending.end(counts, None, &mut publishing).await;
+        }
+    }
+
+    /// Works while all that comes of it is told and recorded. Returns the recorded counts.
+    async fn carry<T>(
+        &self,
+        publishing: &mut Publishing<'_>,
+        counts: Counts,
+        work: impl Future<Output = T>,
+    ) -> (T, Counts) {
+        let recording = Recording::new(&self.worker, &self.held, &self.reporter, counts);
+        let worked = CancellationToken::new();
+        let work = async {
+            let done = work.await;
+            worked.cancel();
+            done
+        };
+        let (done, (), counts) = tokio::join!(work, publishing.run(&worked), recording.run(&worked));
+        (done, counts)
     }
 
     /// Brings every item to a result, or stops where the orders say so. Returns why the task itself failed.
@@ -78,7 +96,7 @@ impl Runner {
                 None
             }
             Some(Err(message)) => {
-                self.settle(&ItemOutcome::failed(&message)).await;
+                self.settle(&self.queue, 0, &ItemOutcome::failed(&message)).await;
                 Some(message)
             }
             None => {
@@ -87,7 +105,7 @@ impl Runner {
             }
         };
         if self.held.order() == Order::Cancel {
-            self.settle(&ItemOutcome::Cancelled).await;
+            self.cancel_rest().await;
         }
         failure
     }
@@ -137,6 +155,7 @@ impl Runner {
             held: Arc::clone(&self.held),
             reporter: Arc::clone(&self.reporter),
             queue: Arc::clone(&self.queue),
+            left: Arc::clone(&self.left),
         };
         let mut orders = self.held.orders();
         let mut running = lanes.start(&self.task, action);
@@ -169,14 +188,20 @@ impl Runner {
         }
     }
 
-    /// Gives every item that no lane took the same result, without running it.
-    async fn settle(&self, outcome: &ItemOutcome) {
+    /// Ends the items of a cancelled task that have no result: those that ran have failed, the others are cancelled.
+    async fn cancel_rest(&self) {
+        self.settle(&self.left, 1, &ItemOutcome::failed("its worker stopped before it was done")).await;
+        self.settle(&self.queue, 0, &ItemOutcome::Cancelled).await;
+    }
+
+    /// Gives every item of a list the same result, without another run.
+    async fn settle(&self, items: &Queue, tries: u16, outcome: &ItemOutcome) {
         let finished_at = self.worker.parts.clock.now();
         loop {
             self.reporter.room().await;
-            let Some((index, name)) = lock(&self.queue).pop_front() else { return };
+            let Some((index, name)) = lock(items).pop_front() else { return };
             let outcome = outcome.clone();
-            self.reporter.finished(ItemResult { index, name, outcome, tries: 0, finished_at });
+            self.reporter.finished(ItemResult { index, name, outcome, tries, finished_at });
         }
     }
 }

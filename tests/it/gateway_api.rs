@@ -371,6 +371,8 @@ async fn a_task_is_paused_resumed_and_cancelled_once() {
     assert_eq!(change("resume").await, (200, Some("queued".into())));
     assert_eq!(change("cancel").await, (200, Some("cancelled".into())));
     assert_eq!(change("cancel").await, (200, Some("cancelled".into())));
+    let ended = rig.metrics.text();
+    assert!(ended.contains("milepost_tasks_finished_total{status=\"cancelled\"} 1"), "{ended}");
     assert_eq!(change("resume").await.0, 409);
     rig.stop().await;
 }

@@ -440,6 +440,7 @@ async fn control(
     let controlled = shared.parts.store.control(id, control).await?;
     let controlled = controlled.ok_or(ApiError::NotFound("there is no such task"))?;
     if let Some(row) = &controlled.outbox {
+        shared.parts.metrics.count_end(row.event.status);
         announce_committed(shared, row).await;
     }
     match control {

@@ -204,8 +204,8 @@ pub(super) async fn a_hand_over_uses_up_no_try(store: AnyStore) {
     let task = submit(&store, "ann", Draft { max_attempts: Some(1), ..draft(2) }).await;
     let first = claim(&store).await;
     store.record(fence(&first), &[succeeded(0)]).await.unwrap();
-    store.hand_over(fence(&first)).await.unwrap();
-    store.hand_over(fence(&first)).await.unwrap();
+    assert_eq!(store.hand_over(fence(&first)).await.unwrap(), Status::Queued);
+    assert_eq!(store.hand_over(fence(&first)).await.unwrap(), Status::Queued);
     let given_back = find(&store, task.id).await;
     assert_eq!(
         (given_back.state.status, given_back.state.tries, given_back.worker),

@@ -102,7 +102,7 @@ pub(super) async fn a_paused_task_takes_the_results_of_what_was_in_flight(store:
     let first = claim(&store).await;
     store.control(task.id, Control::Pause).await.unwrap();
     assert_eq!(store.record(fence(&first), &[succeeded(0)]).await.unwrap().succeeded, 1);
-    store.hand_over(fence(&first)).await.unwrap();
+    assert_eq!(store.hand_over(fence(&first)).await.unwrap(), Status::Paused);
     assert_eq!(find(&store, task.id).await.worker, None);
     store.control(task.id, Control::Resume).await.unwrap();
     let second = claim(&store).await;

@@ -27,14 +27,14 @@ pub(super) async fn a_task_without_tries_left_is_given_up(store: AnyStore) {
     let poison = Draft { max_attempts: Some(2), ..draft(3) };
     let task = submit(&store, "ann", poison).await;
     let first = claim_and_lapse(&store).await;
-    assert_eq!(store.give_up(10).await.unwrap(), 0, "a try is left");
+    assert_eq!(store.give_up(10).await.unwrap(), [], "a try is left");
     let second = store.claim(&worker(0), &LAPSING).await.unwrap().unwrap();
     store.record(fence(&second), &[succeeded(1)]).await.unwrap();
     until("the lease lapses", async || store.backlog().await.unwrap().lapsed == 1).await;
     assert!(store.claim(&worker(0), &RULES).await.unwrap().is_none());
     assert_eq!(store.claimable(10).await.unwrap(), []);
-    assert_eq!(store.give_up(10).await.unwrap(), 1);
-    assert_eq!(store.give_up(10).await.unwrap(), 0);
+    assert_eq!(store.give_up(10).await.unwrap(), [Status::Failed]);
+    assert_eq!(store.give_up(10).await.unwrap(), []);
     let over = find(&store, task.id).await;
     assert_eq!((over.state.status, over.state.attempt), (Status::Failed, Attempt(3)));
     assert_eq!(over.error.as_deref(), Some("gave up after 2 attempts"));
@@ -56,7 +56,7 @@ pub(super) async fn a_cancelling_task_without_tries_left_ends_as_cancelled(store
     store.claim(&worker(0), &LAPSING).await.unwrap().unwrap();
     store.control(task.id, Control::Cancel).await.unwrap();
     until("the lease lapses", async || store.backlog().await.unwrap().lapsed == 1).await;
-    assert_eq!(store.give_up(10).await.unwrap(), 1);
+    assert_eq!(store.give_up(10).await.unwrap(), [Status::Cancelled]);
     let over = find(&store, task.id).await;
     assert_eq!((over.state.status, over.counts.cancelled, over.error), (Status::Cancelled, 2, None));
     let rows = store.unpublished(Duration::ZERO, 10).await.unwrap();

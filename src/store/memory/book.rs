@@ -291,9 +291,10 @@ impl Book {
         Ok(self.commit_end(fence.task, event.clone(), now).id)
     }
 
-    pub(super) fn hand_over(&mut self, fence: Fence, now: &Now) -> Result<(), StoreError> {
+    pub(super) fn hand_over(&mut self, fence: Fence, now: &Now) -> Result<Status, StoreError> {
         self.fenced(fence)?;
-        self.change(fence.task, Change::HandOver { by: fence.attempt }, now).map(drop)
+        self.change(fence.task, Change::HandOver { by: fence.attempt }, now)?;
+        Ok(self.fenced(fence)?.task.state.status)
     }
 }
 
@@ -310,14 +311,15 @@ impl Book {
         found.take(limit as usize).map(|record| record.task.id).collect()
     }
 
-    pub(super) fn give_up(&mut self, limit: u32, now: &Now) -> Result<u64, StoreError> {
+    pub(super) fn give_up(&mut self, limit: u32, now: &Now) -> Result<Vec<Status>, StoreError> {
         let used_up = |record: &&Record| record.lapsed(now) && !record.claimable(now);
         let found = self.open_records().filter(used_up).take(limit as usize);
         let found: Vec<TaskId> = found.map(|record| record.task.id).collect();
-        for id in &found {
-            self.change(*id, Change::GiveUp, now)?;
+        let mut ended = Vec::with_capacity(found.len());
+        for id in found {
+            ended.extend(self.change(id, Change::GiveUp, now)?.map(|row| row.event.status));
         }
-        Ok(found.len() as u64)
+        Ok(ended)
     }
 
     pub(super) fn unpublished(&self, age: Duration, limit: u32, now: &Now) -> Vec<OutboxRow> {

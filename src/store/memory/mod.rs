@@ -18,7 +18,7 @@ use super::{
     NewTask, Outbox, OutboxId, OutboxRow, Renewal, StoreError, Task, TaskQuery, TaskStore, UpkeepStore,
 };
 use crate::clock::Clock;
-use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, TaskId, UserId};
+use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, UserId};
 
 /// The record in this process.
 pub struct MemoryStore {
@@ -100,7 +100,7 @@ impl ClaimStore for MemoryStore {
         self.book().finish(fence, event, &self.now())
     }
 
-    async fn hand_over(&self, fence: Fence) -> Result<(), StoreError> {
+    async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {
         self.book().hand_over(fence, &self.now())
     }
 }
@@ -111,7 +111,7 @@ impl UpkeepStore for MemoryStore {
         Ok(self.book().claimable(limit, &self.now()))
     }
 
-    async fn give_up(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn give_up(&self, limit: u32) -> Result<Vec<Status>, StoreError> {
         self.book().give_up(limit, &self.now())
     }
 

@@ -15,7 +15,7 @@ use crate::store::{
     Claim, ClaimRules, ClaimStore, Fence, OutboxId, RECORD_MAX, Renewal, StoreError, Task, change,
 };
 use crate::task::spec::ACTIONS;
-use crate::task::{Change, Counts, Event, ItemResult, ReplicaId, TaskId};
+use crate::task::{Change, Counts, Event, ItemResult, ReplicaId, Status, TaskId};
 
 /// Candidates on a short list: more than there are workers that claim in the same moment.
 const SHORTLIST_MAX: i64 = 32;
@@ -45,7 +45,7 @@ impl ClaimStore for PostgresStore {
         self.db.transaction(1, 1, call).await.map_err(while_("finishing a task"))
     }
 
-    async fn hand_over(&self, fence: Fence) -> Result<(), StoreError> {
+    async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {
         let call = self.give_back(fence);
         self.db.transaction(1, 1, call).await.map_err(while_("handing a task over"))
     }
@@ -167,7 +167,7 @@ impl PostgresStore {
         Ok(id)
     }
 
-    async fn give_back(&self, fence: Fence) -> Result<(), Failure> {
+    async fn give_back(&self, fence: Fence) -> Result<Status, Failure> {
         let mut tx = begin(&self.db).await?;
         let Some((mut task, at)) = lock(&mut tx, fence.task).await? else { return Err(fenced(fence).into()) };
         let before = task.clone();
@@ -176,7 +176,7 @@ impl PostgresStore {
             save_change(&mut tx, &task, ending).await?;
         }
         tx.commit().await?;
-        Ok(())
+        Ok(task.state.status)
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::rows::{EventRow, LockedRow};
 use super::{Failure, PostgresStore, begin, locked, millis, save_change, statements, while_};
 use crate::store::{Backlog, Leadership, OutboxRow, StoreError, UpkeepStore, change};
-use crate::task::{Change, TaskId};
+use crate::task::{Change, Status, TaskId};
 
 /// Items deleted by one call at most, unless a single task has more: what fits into the time of a statement.
 const PRUNE_ITEMS_MAX: i64 = 100_000;
@@ -21,13 +21,13 @@ impl UpkeepStore for PostgresStore {
         Ok(ids.into_iter().map(TaskId::from_uuid).collect())
     }
 
-    async fn give_up(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn give_up(&self, limit: u32) -> Result<Vec<Status>, StoreError> {
         let doing = "giving up tasks";
         let ids = self.db.read(self.ids(statements::USED_UP, limit)).await.map_err(while_(doing))?;
-        let mut given_up = 0;
+        let mut given_up = Vec::new();
         for id in ids {
-            let done = self.db.transaction(1, 1, self.give_up_one(id)).await.map_err(while_(doing))?;
-            given_up += u64::from(done);
+            let ended = self.db.transaction(1, 1, self.give_up_one(id)).await.map_err(while_(doing))?;
+            given_up.extend(ended);
         }
         Ok(given_up)
     }
@@ -78,15 +78,15 @@ impl PostgresStore {
     }
 
     /// A transaction for each task, so that one that cannot be ended does not hold up the others.
-    async fn give_up_one(&self, id: Uuid) -> Result<bool, Failure> {
+    async fn give_up_one(&self, id: Uuid) -> Result<Option<Status>, Failure> {
         let mut tx = begin(&self.db).await?;
         let row: Option<LockedRow> =
             sqlx::query_as(statements::LOCK_USED_UP).bind(id).fetch_optional(&mut *tx).await?;
-        let Some((mut task, at)) = row.map(locked).transpose()? else { return Ok(false) };
+        let Some((mut task, at)) = row.map(locked).transpose()? else { return Ok(None) };
         let ending = change::apply(&mut task, Change::GiveUp, at.to_jiff())?;
         save_change(&mut tx, &task, ending).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(Some(task.state.status))
     }
 }
 

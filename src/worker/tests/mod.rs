@@ -137,7 +137,7 @@ impl ClaimStore for TestStore {
         self.reply(row)
     }
 
-    async fn hand_over(&self, fence: Fence) -> Result<(), StoreError> {
+    async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {
         self.up("handing over")?;
         self.store.hand_over(fence).await
     }

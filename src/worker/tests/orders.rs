@@ -59,3 +59,40 @@ async fn a_pause_finishes_what_is_in_flight_and_a_resume_runs_the_rest() {
     assert_eq!(actions.runs(id), once_each(50));
     assert_eq!(told(&rig.dense_events(id), 50), vec![1; 50]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_told_even_if_it_ends_the_last_lane() {
+    let rig = Rig::new();
+    let busy = TestActions::new(|_| {
+        let retry_after = Some(Duration::from_secs(30));
+        Box::pin(async move { Err(ActionError::Transient { message: "busy".into(), retry_after }) })
+    });
+    let _life = rig.worker("w1", &busy, WorkerConfig { lanes_per_task: 1, ..WorkerConfig::default() });
+    // The order and the end of the only lane are there at once, so many tasks are needed to see it go wrong.
+    for _ in 0..30 {
+        let id = rig.submit(2).await;
+        until("an item waits for its next run", || async { busy.runs(id) == [1] && busy.in_work() == 0 })
+            .await;
+        rig.control(id, Control::Pause).await;
+        until("the task is let go", || async { rig.task(id).await.worker.is_none() }).await;
+        assert_eq!(rig.dense_events(id).last().unwrap().kind, EventKind::Paused);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_action_logs_is_said_of_its_task() {
+    let _logs = tracing::subscriber::set_default(tracing_subscriber::registry());
+    let rig = Rig::new();
+    let actions = TestActions::new(|_| {
+        Box::pin(async {
+            let span = tracing::Span::current();
+            let name = span.metadata().map_or("none", |metadata| metadata.name());
+            Err(ActionError::permanent(name))
+        })
+    });
+    let _life = rig.worker("w1", &actions, WorkerConfig::default());
+    let id = rig.submit(1).await;
+    rig.over(id).await;
+    let result = rig.items(id).await.swap_remove(0).result.unwrap();
+    assert_eq!(result.outcome.message(), Some("task"));
+}

@@ -114,3 +114,64 @@ async fn a_paused_task_stays_paused_when_its_worker_stops() {
     assert_eq!((task.state.status, task.counts.succeeded, task.worker), (Status::Paused, 20, None));
     assert_eq!(rig.dense_events(id).last().unwrap().status, Status::Paused);
 }
+
+/// A worker that hears of users' wishes so rarely that a stop comes first.
+fn deaf() -> WorkerConfig {
+    let (lease, renew_interval) = (Duration::from_secs(600), Duration::from_secs(200));
+    WorkerConfig { lease, renew_interval, ..WorkerConfig::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_comes_with_the_stop_is_told_as_the_record_has_it() {
+    let rig = Rig::new();
+    let actions = TestActions::taking(Duration::from_secs(3));
+    let life = rig.worker("w1", &actions, deaf());
+    let id = rig.submit(100).await;
+    until("items are in flight", || async { actions.in_work() == 20 }).await;
+    rig.control(id, Control::Pause).await;
+    life.shut_down(Duration::from_secs(60)).await;
+    let task = rig.task(id).await;
+    assert_eq!((task.state.status, task.counts.succeeded, task.worker), (Status::Paused, 20, None));
+    let last = rig.dense_events(id).pop().unwrap();
+    assert_eq!((last.kind, last.status, last.current), (EventKind::Paused, Status::Paused, 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_that_comes_with_the_stop_is_obeyed_here() {
+    let rig = Rig::new();
+    let actions = TestActions::taking(Duration::from_secs(3));
+    let life = rig.worker("w1", &actions, deaf());
+    let id = rig.submit(100).await;
+    until("items are in flight", || async { actions.in_work() == 20 }).await;
+    rig.control(id, Control::Cancel).await;
+    let began = Instant::now();
+    life.shut_down(Duration::from_secs(60)).await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    let task = rig.task(id).await;
+    assert_eq!((task.state.status, task.state.attempt.0), (Status::Cancelled, 1));
+    assert_eq!((task.counts.succeeded, task.counts.cancelled), (20, 80));
+    let events = rig.dense_events(id);
+    assert_eq!(told(&events, 100), vec![1; 100]);
+    assert!(events.iter().any(|event| event.kind == EventKind::Cancelling));
+    assert_eq!(events.last().unwrap().status, Status::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_task_ends_with_the_grace_time_whatever_hangs() {
+    for config in [WorkerConfig::default(), deaf()] {
+        let rig = Rig::new();
+        let hangs = TestActions::new(|_| Box::pin(std::future::pending()));
+        let life = rig.worker("w1", &hangs, WorkerConfig { lanes_per_task: 3, ..config });
+        let id = rig.submit(10).await;
+        until("items hang", || async { hangs.in_work() == 3 }).await;
+        rig.control(id, Control::Cancel).await;
+        let began = Instant::now();
+        life.shut_down(Duration::from_secs(60)).await;
+        assert!(began.elapsed() < Duration::from_secs(21), "{:?}", began.elapsed());
+        let task = rig.task(id).await;
+        let Counts { failed, cancelled, .. } = task.counts;
+        assert_eq!((task.state.status, failed, cancelled), (Status::Cancelled, 3, 7));
+        let first = rig.items(id).await.swap_remove(0).result.unwrap();
+        assert_eq!(first.outcome.message(), Some("its worker stopped before it was done"));
+    }
+}
