@@ -29,7 +29,7 @@ fmt: ## Format
 	cargo fmt --all
 
 openapi: ## Write docs/openapi.json anew after a change of the API
-	UPDATE_OPENAPI=1 cargo test --locked --test it openapi
+	MILEPOST_UPDATE=1 cargo test --locked --lib openapi
 
 load: setup ## First load figures: three modes and polling side by side, into loadtest/results/
 	cargo build --release --workspace --locked

@@ -91,6 +91,8 @@ pub struct LimitsConfig {
     pub requests_per_second: u32,
     /// Sockets of one user on one replica.
     pub sockets_per_user: u32,
+    /// Tasks of one user that are not over, paused ones included. It bounds what a client is sent when it connects.
+    pub open_tasks_per_user: u32,
     /// Largest body of a submit, in bytes.
     pub submit_bytes_max: usize,
     /// Largest body of any other request, in bytes.
@@ -102,6 +104,7 @@ impl Default for LimitsConfig {
         Self {
             requests_per_second: 50,
             sockets_per_user: 20,
+            open_tasks_per_user: 1_000,
             submit_bytes_max: 32 * 1024 * 1024,
             body_bytes_max: 64 * 1024,
         }

@@ -20,6 +20,8 @@ use crate::tickets::TicketError;
 
 /// When to come back after a 503.
 const RETRY: Duration = Duration::from_secs(2);
+/// When to come back with a further task.
+const RETRY_FULL: Duration = Duration::from_secs(30);
 
 /// Why a request failed, as far as the caller can act on it.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub enum ApiError {
     TooLarge,
     /// The body is not JSON.
     MediaType,
-    /// The caller asks too often.
+    /// The caller asks too often, or for too much.
     TooMany(Duration, &'static str),
     /// Something needed does not answer.
     Unavailable(&'static str, Option<BoxError>),
@@ -224,6 +226,10 @@ impl From<StoreError> for ApiError {
             StoreError::KeyConflict { .. } => {
                 Self::Conflict("the Idempotency-Key was used before with another request".to_owned())
             }
+            StoreError::TooManyOpen { .. } => Self::TooMany(
+                RETRY_FULL,
+                "as many of your tasks are not over as one user may have; wait for some to end, or cancel some",
+            ),
             StoreError::Unavailable { .. } => {
                 Self::Unavailable("the record cannot be reached", Some(error.into()))
             }

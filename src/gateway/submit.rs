@@ -51,7 +51,8 @@ pub(crate) async fn submit(
     caller.may_write()?;
     let spec = check(shared, draft, names)?;
     let key = key(headers, &spec)?;
-    let new = NewTask { id: TaskId::generate(), owner: caller.user.clone(), spec, key };
+    let (id, open_max) = (TaskId::generate(), shared.parts.limits.open_tasks_per_user);
+    let new = NewTask { id, owner: caller.user.clone(), spec, key, open_max };
     let created = shared.parts.store.create(new).await?;
     if let Created::New(task) = &created {
         shared.parts.metrics.tasks_submitted.inc();

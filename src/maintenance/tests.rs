@@ -100,7 +100,7 @@ impl Rig {
             ..Draft::default()
         };
         let spec = TaskSpec::new(draft).unwrap();
-        let new = NewTask { id: TaskId::generate(), owner: ada(), spec, key: None };
+        let new = NewTask { id: TaskId::generate(), owner: ada(), spec, key: None, open_max: 1_000 };
         let id = new.id;
         self.store.create(new).await.unwrap();
         id

@@ -54,6 +54,14 @@ pub enum StoreError {
         /// The task that the key made.
         task: TaskId,
     },
+    /// The owner has as many tasks that are not over as one user may have.
+    #[error("{owner} has {max} tasks that are not over, and may have no more")]
+    TooManyOpen {
+        /// Whose tasks.
+        owner: UserId,
+        /// How many one user may have.
+        max: u32,
+    },
     /// The database cannot be reached or answered too late. The outcome of a write is unknown.
     #[error("the store is unavailable while {doing}")]
     Unavailable {
@@ -198,6 +206,9 @@ pub struct NewTask {
     pub spec: TaskSpec,
     /// The caller's idempotency key and the fingerprint of the body it came with.
     pub key: Option<IdempotencyKey>,
+    /// Most tasks of its owner that are not over, this one included. It bounds every snapshot of theirs. Submits that
+    /// race each other may pass it by as many as they are.
+    pub open_max: u32,
 }
 
 /// A key that makes a repeated submit return the first task. Scoped to its user.
@@ -292,7 +303,8 @@ pub trait TaskStore: Outbox {
     /// Records a task, its items and its key in one transaction.
     ///
     /// # Errors
-    /// [`StoreError::KeyConflict`] when the key was used with another body.
+    /// [`StoreError::KeyConflict`] when the key was used with another body, [`StoreError::TooManyOpen`] when the owner
+    /// has too many tasks that are not over; neither uses the key up.
     async fn create(&self, new: NewTask) -> Result<Created, StoreError>;
 
     /// One task, or `None`. Whether the caller may see it is the gateway's business: the owner is in it.
@@ -305,6 +317,7 @@ pub trait TaskStore: Outbox {
     async fn items(&self, task: TaskId, query: &ItemQuery) -> Result<Vec<Item>, StoreError>;
 
     /// What a late joiner sees: every task of `owner` that is not over, and the newest `recent` that are. Newest first.
+    /// Bounded, because [`Self::create`] bounds the tasks that are not over.
     async fn snapshot(&self, owner: &UserId, recent: u32) -> Result<Vec<Task>, StoreError>;
 
     /// Changes a task on a user's behalf. `None` when there is no such task. A cancel of a task that nobody works on

@@ -391,6 +391,21 @@ async fn the_wait_action_needs_no_cluster_and_a_setting() {
 }
 
 #[tokio::test]
+async fn a_user_with_too_many_open_tasks_is_told_so_and_may_go_on_when_one_has_ended() {
+    let rig = Rig::with(|parts| parts.limits.open_tasks_per_user = 1).await;
+    let body = json!({"action": "cordon", "cluster": "prod", "items": ["a"]});
+    let first = rig.post("/api/v1/tasks", "ada", &body).await;
+    let second = rig.post("/api/v1/tasks", "ada", &body).await;
+    assert_eq!((first.status, second.status, rig.recorded().await), (202, 429, 1));
+    assert!(second.header("retry-after").is_some() && second.text("detail").contains("cancel some"));
+    assert_eq!(rig.post("/api/v1/tasks", "bob", &body).await.status, 202);
+    let cancel = format!("/api/v1/tasks/{}/cancel", first.text("task_id"));
+    assert_eq!(rig.post(&cancel, "ada", &json!({})).await.status, 200);
+    assert_eq!(rig.post("/api/v1/tasks", "ada", &body).await.status, 202);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn who_asks_too_often_is_told_when_to_come_back() {
     let rig = Rig::with(|parts| parts.limits.requests_per_second = 1).await;
     let mut statuses = Vec::new();

@@ -10,6 +10,7 @@ mod dashboard;
 mod database;
 mod dispatch_postgres;
 mod dispatch_redis;
+mod gateway_acks;
 mod gateway_api;
 mod gateway_live;
 mod gateway_rig;

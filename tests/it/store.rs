@@ -191,7 +191,7 @@ fn new_task(items: usize) -> NewTask {
     let items = (0..items).map(|n| format!("node-{n}")).collect();
     let draft = Draft { action: "wait".into(), cluster: "prod".into(), items, ..Draft::default() };
     let (id, owner) = (TaskId::generate(), UserId::new("ann").unwrap());
-    NewTask { id, owner, spec: TaskSpec::new(draft).unwrap(), key: None }
+    NewTask { id, owner, spec: TaskSpec::new(draft).unwrap(), key: None, open_max: 1_000 }
 }
 
 fn fence(claim: &Claim) -> Fence {

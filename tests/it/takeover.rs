@@ -107,7 +107,13 @@ impl Hub {
             ..Draft::default()
         };
         let spec = TaskSpec::new(draft).unwrap();
-        let new = NewTask { id: TaskId::generate(), owner: UserId::new("ada").unwrap(), spec, key: None };
+        let new = NewTask {
+            id: TaskId::generate(),
+            owner: UserId::new("ada").unwrap(),
+            spec,
+            key: None,
+            open_max: 1_000,
+        };
         let id = new.id;
         self.store.create(new).await.unwrap();
         self.dispatch.notify(id).await.unwrap();

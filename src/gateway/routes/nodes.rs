@@ -156,6 +156,7 @@ macro_rules! route {
                 (status = 200, description = "The key had made this task before", body = TaskBody),
                 (status = 409, description = "The key was used with another body", body = Problem),
                 (status = 422, description = "The request breaks rules; each field is named", body = Problem),
+                (status = 429, description = "Too many requests, or too many tasks that are not over", body = Problem),
                 (status = 503, description = "The record cannot be reached", body = Problem),
             )
         )]

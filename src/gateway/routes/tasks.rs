@@ -255,6 +255,7 @@ pub struct ItemFilter {
         (status = 409, description = "The key was used with another body", body = Problem),
         (status = 413, description = "The body is too large", body = Problem),
         (status = 422, description = "The request breaks rules; each field is named", body = Problem),
+        (status = 429, description = "Too many requests, or too many tasks that are not over", body = Problem),
         (status = 503, description = "The record cannot be reached", body = Problem)))]
 pub(crate) async fn create(
     State(shared): State<Arc<Shared>>,

@@ -44,7 +44,8 @@ pub(super) fn draft(items: usize) -> Draft {
 }
 
 pub(super) fn new_task(owner: &str, draft: Draft) -> NewTask {
-    NewTask { id: TaskId::generate(), owner: user(owner), spec: TaskSpec::new(draft).unwrap(), key: None }
+    let spec = TaskSpec::new(draft).unwrap();
+    NewTask { id: TaskId::generate(), owner: user(owner), spec, key: None, open_max: 1_000 }
 }
 
 pub(super) fn keyed(owner: &str, draft: Draft, key: &str, body: u8) -> NewTask {

@@ -42,6 +42,8 @@ promises! {
     submitting::a_key_with_another_body_is_refused,
     submitting::a_key_belongs_to_its_user,
     submitting::racing_submits_with_one_key_make_one_task,
+    submitting::a_user_has_so_many_open_tasks_and_no_more,
+    submitting::racing_submits_pass_the_limit_by_no_more_than_they_are,
     submitting::an_unknown_task_is_nothing,
     submitting::lists_are_newest_first_and_keep_to_their_filters,
     submitting::pages_of_tasks_are_stable_while_tasks_arrive,

@@ -9,7 +9,7 @@ use super::kit::{
     claim, complete_next, draft, fence, find, keyed, new_task, result, submit, succeed_all, succeeded,
     terminal, user,
 };
-use crate::store::{Control, Created, ItemQuery, StoreError, Task, TaskQuery};
+use crate::store::{Control, Created, ItemQuery, NewTask, StoreError, Task, TaskQuery};
 use crate::task::{ClusterName, Draft, ItemOutcome, ItemState, Status, TaskId, TaskSpec};
 
 pub(super) async fn a_task_comes_back_as_it_was_submitted(store: AnyStore) {
@@ -79,6 +79,39 @@ pub(super) async fn racing_submits_with_one_key_make_one_task(store: AnyStore) {
     }
     assert_eq!((ids.len(), new), (1, 1));
     assert_eq!(store.list(&all(10)).await.unwrap().len(), 1);
+}
+
+pub(super) async fn a_user_has_so_many_open_tasks_and_no_more(store: AnyStore) {
+    let two = |new: NewTask| NewTask { open_max: 2, ..new };
+    let Created::New(first) = store.create(two(keyed("ann", draft(1), "first", 1))).await.unwrap() else {
+        panic!("it is new")
+    };
+    let second = two(new_task("ann", draft(1)));
+    store.create(second.clone()).await.unwrap();
+    store.control(second.id, Control::Pause).await.unwrap();
+    for refused in [new_task("ann", draft(1)), keyed("ann", draft(1), "second", 2)] {
+        let error = store.create(two(refused)).await.unwrap_err();
+        assert!(matches!(error, StoreError::TooManyOpen { max: 2, .. }), "{error}");
+    }
+    let again = store.create(two(keyed("ann", draft(1), "first", 1))).await.unwrap();
+    assert!(matches!(again, Created::Existing(task) if task.id == first.id), "a repeat is no further task");
+    store.create(two(new_task("bob", draft(1)))).await.expect("another user has a limit of their own");
+    assert_eq!(store.snapshot(&user("ann"), 10).await.unwrap().len(), 2);
+    store.control(first.id, Control::Cancel).await.unwrap();
+    let made = store.create(two(keyed("ann", draft(1), "second", 2))).await.unwrap();
+    assert!(matches!(made, Created::New(_)), "there is room again, and the key was not used up");
+}
+
+pub(super) async fn racing_submits_pass_the_limit_by_no_more_than_they_are(store: AnyStore) {
+    const RACERS: usize = 8;
+    for _ in 0..10 {
+        let races = (0..RACERS).map(|_| store.create(NewTask { open_max: 5, ..new_task("ann", draft(1)) }));
+        for made in futures_util::future::join_all(races).await {
+            assert!(matches!(made, Ok(Created::New(_)) | Err(StoreError::TooManyOpen { .. })), "{made:?}");
+        }
+    }
+    let open = store.snapshot(&user("ann"), 0).await.unwrap().len();
+    assert!((5..5 + RACERS).contains(&open), "{open} are open with a limit of 5");
 }
 
 pub(super) async fn an_unknown_task_is_nothing(store: AnyStore) {

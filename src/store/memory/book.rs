@@ -77,12 +77,16 @@ impl Record {
 /// The gateway's side.
 impl Book {
     pub(super) fn create(&mut self, new: NewTask, now: &Now) -> Result<Created, StoreError> {
-        let NewTask { id, owner, spec, key } = new;
+        let NewTask { id, owner, spec, key, open_max } = new;
         if let Some(key) = &key
             && let Some((fingerprint, task)) = self.keys.get(&(owner.clone(), key.key.clone()))
         {
             let same = *fingerprint == key.fingerprint;
             return if same { self.existing(*task) } else { Err(StoreError::KeyConflict { task: *task }) };
+        }
+        let open = self.newest_of(&owner).filter(|task| !task.state.status.is_terminal());
+        if open.count() >= open_max as usize {
+            return Err(StoreError::TooManyOpen { owner, max: open_max });
         }
         let task = Task::accepted(id, owner.clone(), &spec, now.wall);
         if let Some(key) = &key {

@@ -119,7 +119,7 @@ impl Run {
             ..Draft::default()
         };
         let (id, owner) = (TaskId::generate(), UserId::new(format!("user-{owner}")).unwrap());
-        let new = NewTask { id, owner, spec: TaskSpec::new(draft).unwrap(), key: None };
+        let new = NewTask { id, owner, spec: TaskSpec::new(draft).unwrap(), key: None, open_max: 1_000 };
         self.book.create(new, &self.now).unwrap();
         self.ids.push(id);
     }

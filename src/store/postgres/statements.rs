@@ -22,23 +22,31 @@ macro_rules! statements {
 }
 
 statements! {
-    /// Key, task and members in one. No row comes back when the key was there before.
+    /// Key, task and members in one. No row comes back when the key was there before, or when the owner has `$14` tasks
+    /// that are not over.
     CREATE = "
-        WITH key AS (
+        WITH room AS MATERIALIZED (
+            SELECT count(*) < $14 AS is_left FROM (
+                SELECT FROM tasks WHERE owner = $2 AND finished_at IS NULL LIMIT $14) AS open
+        ), key AS (
             INSERT INTO idempotency_keys (owner, key, fingerprint, task_id)
-            SELECT $2, $12, $13, $1 WHERE $12::text IS NOT NULL
+            SELECT $2, $12, $13, $1 FROM room WHERE is_left AND $12::text IS NOT NULL
             ON CONFLICT (owner, key) DO NOTHING
             RETURNING task_id
         ), task AS (
             INSERT INTO tasks (id, owner, action, parameters, cluster, reason, priority, concurrency,
                 item_timeout_ms, max_attempts, status, total)
             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'queued', cardinality($11::text[])
-            WHERE $12::text IS NULL OR EXISTS (SELECT FROM key)
+            FROM room WHERE is_left AND ($12::text IS NULL OR EXISTS (SELECT FROM key))
             RETURNING ", columns!(), "
         ), members AS (
             INSERT INTO task_members (task_id, names) SELECT id, $11 FROM task
         )
         SELECT ", columns!(), " FROM task";
+
+    /// Tasks of an owner that are not over; no more than `$2` are counted.
+    COUNT_OPEN = "
+        SELECT count(*) FROM (SELECT FROM tasks WHERE owner = $1 AND finished_at IS NULL LIMIT $2) AS open";
 
     /// The task that a key made, and the fingerprint of the body it came with.
     FIND_BY_KEY = "

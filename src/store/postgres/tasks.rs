@@ -79,11 +79,14 @@ impl PostgresStore {
             if let Some(row) = self.db.write(self.insert(new)).await? {
                 return Ok(Created::New(row.try_into()?));
             }
-            // No row: the key was there. It may be gone again by now, with a pruned task or an undone insert.
-            let Some(key) = &new.key else { continue };
-            if let Some(task) = self.task_of_key(&new.owner, key).await? {
+            // No row: the key was there, or there was no room. Either may have changed again by now, with a pruned
+            // task or an undone insert, or with a task that ended.
+            if let Some(key) = &new.key
+                && let Some(task) = self.task_of_key(&new.owner, key).await?
+            {
                 return Ok(Created::Existing(task));
             }
+            self.check_room(new).await?;
         }
         Err(sqlx::Error::RowNotFound.into())
     }
@@ -104,8 +107,19 @@ impl PostgresStore {
             .bind(i32::from(spec.max_attempts))
             .bind(names)
             .bind(new.key.as_ref().map(|key| key.key.as_str()))
-            .bind(new.key.as_ref().map(|key| &key.fingerprint[..]));
+            .bind(new.key.as_ref().map(|key| &key.fingerprint[..]))
+            .bind(i64::from(new.open_max));
         Ok(row.fetch_optional(self.db.pool()).await?)
+    }
+
+    async fn check_room(&self, new: &NewTask) -> Result<(), Failure> {
+        let max = i64::from(new.open_max);
+        let open = sqlx::query_scalar::<_, i64>(statements::COUNT_OPEN).bind(new.owner.as_str()).bind(max);
+        let open = self.db.read(open.fetch_one(self.db.pool())).await?;
+        if open >= max {
+            return Err(StoreError::TooManyOpen { owner: new.owner.clone(), max: new.open_max }.into());
+        }
+        Ok(())
     }
 
     async fn task_of_key(&self, owner: &UserId, key: &IdempotencyKey) -> Result<Option<Task>, Failure> {

@@ -297,7 +297,13 @@ impl Rig {
 
     pub(super) async fn submit_draft(&self, owner: &str, draft: Draft) -> TaskId {
         let spec = TaskSpec::new(draft).unwrap();
-        let new = NewTask { id: TaskId::generate(), owner: UserId::new(owner).unwrap(), spec, key: None };
+        let new = NewTask {
+            id: TaskId::generate(),
+            owner: UserId::new(owner).unwrap(),
+            spec,
+            key: None,
+            open_max: 1_000,
+        };
         let Ok(Created::New(task)) = self.store.store.create(new).await else { panic!("not created") };
         self.dispatch.notify(task.id).await.unwrap();
         task.id
