@@ -157,7 +157,7 @@ export class SubmitPage {
     try {
       const { clusters } = await this.api.clusters();
       this.#fillClusters(clusters);
-      if (this.#cluster === null) await this.#loadFirst(clusters);
+      if (this.#cluster === null && clusters.length > 0) await this.#loadFirst(clusters);
       else await this.#loadNodes(true);
     } catch (problem) {
       this.picker.say(problem.message);
@@ -204,7 +204,7 @@ export class SubmitPage {
     const cluster = this.cluster.value;
     if (!keep) this.picker.selection.clear();
     if (!cluster) {
-      this.picker.say("No cluster is configured.");
+      this.picker.say("No cluster is configured: the section clusters of the configuration names them.");
       return false;
     }
     let empty = false;
