@@ -98,10 +98,21 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         Some(403) => return Some("ask for a token with a role that may do this: viewer < operator < admin"),
         _ => {}
     }
+    if answers(error) {
+        return None;
+    }
     match exit_of(error) {
         Exit::Unreachable => Some("start a server with `milepost serve`, or name one with --server"),
         _ => None,
     }
+}
+
+/// Whether a server was reached and said what is wrong: then another one need not be started.
+fn answers(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(ApiError::Refused { .. }))
+            || matches!(cause.downcast_ref(), Some(LiveError::Refused { .. }))
+    })
 }
 
 #[cfg(test)]
@@ -130,5 +141,15 @@ mod tests {
         assert!(hint(&refused(401)).unwrap().contains("--token"));
         assert!(hint(&refused(403)).unwrap().contains("role"));
         assert_eq!(hint(&refused(422)), None);
+    }
+
+    #[test]
+    fn a_server_is_to_be_started_only_where_none_answers() {
+        let gone = ApiError::Unreachable { server: "http://x".into(), source: "refused".into() };
+        assert!(hint(&gone.into()).unwrap().contains("milepost serve"));
+        assert_eq!(hint(&refused(503)), None, "it is there, and said why it cannot work");
+        let ending = Ending::Closed { code: 4504, reason: "too many live connections of this user".into() };
+        let full = LiveError::Refused { server: "http://x".into(), ending };
+        assert_eq!((exit_of(&full.into()), hint(&anyhow::anyhow!("disk full"))), (Exit::Unreachable, None));
     }
 }

@@ -73,14 +73,32 @@ fn item_names(args: &DraftArgs) -> Result<Vec<String>> {
 }
 
 fn read_names(file: &str) -> Result<String> {
-    let mut text = String::new();
     let read = if file == "-" {
-        std::io::stdin().lock().take(FILE_BYTES_MAX).read_to_string(&mut text)
+        read_whole(std::io::stdin().lock(), FILE_BYTES_MAX)
     } else {
-        std::fs::File::open(file).and_then(|open| open.take(FILE_BYTES_MAX).read_to_string(&mut text))
+        std::fs::File::open(file).and_then(|open| read_whole(open, FILE_BYTES_MAX))
     };
-    match read {
-        Ok(_) => Ok(text),
-        Err(error) => Err(UsageError(format!("--file {file} cannot be read: {error}")).into()),
+    read.map_err(|error| UsageError(format!("--file {file} cannot be read: {error}")).into())
+}
+
+/// All of a text, or an error: half of a list of names would be another task than the one that was meant.
+fn read_whole(from: impl Read, bytes_max: u64) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    from.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(std::io::Error::other(format!("it has more than {bytes_max} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_whole_or_not_at_all() {
+        assert_eq!(read_whole(&b"node-1"[..], 6).unwrap(), "node-1");
+        assert!(read_whole(&b"node-10"[..], 6).unwrap_err().to_string().contains("more than 6 bytes"));
+        assert!(read_whole(&b"n\xff"[..], 6).unwrap_err().to_string().contains("UTF-8"));
     }
 }

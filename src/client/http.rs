@@ -18,7 +18,7 @@ use super::types::{ClusterList, ItemInfo, ItemPage, NodeList, Problem, TaskInfo,
 use crate::BoxError;
 use crate::action::NodeView;
 use crate::store::Control;
-use crate::task::{Draft, ItemState, Status, TaskId};
+use crate::task::{ClusterName, Draft, ItemState, Status, TaskId};
 
 /// How long one try of a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -244,7 +244,7 @@ impl Api {
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub async fn nodes(&self, cluster: &str) -> Result<Vec<NodeView>, ApiError> {
+    pub async fn nodes(&self, cluster: &ClusterName) -> Result<Vec<NodeView>, ApiError> {
         let list: NodeList = self.send_retrying(&Call::get(format!("/clusters/{cluster}/nodes"))).await?;
         Ok(list.nodes)
     }

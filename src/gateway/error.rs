@@ -18,6 +18,8 @@ use crate::store::StoreError;
 use crate::task::Fault;
 use crate::tickets::TicketError;
 
+/// Characters of a field name or a reason that are sent back. Both may quote the request, which may be large.
+const QUOTE_LEN_MAX: usize = 300;
 /// When to come back after a 503.
 const RETRY: Duration = Duration::from_secs(2);
 /// When to come back with a further task.
@@ -151,10 +153,19 @@ impl ApiError {
 }
 
 fn sentence(faults: &[Fault]) -> String {
+    let words = |fault: &Fault| format!("{} {}", clipped(&fault.field), clipped(&fault.reason));
     match faults {
         [] => "the request is not valid".to_owned(),
-        [fault] => format!("{} {}", fault.field, fault.reason),
-        [first, rest @ ..] => format!("{} {} (and {} more)", first.field, first.reason, rest.len()),
+        [fault] => words(fault),
+        [first, rest @ ..] => format!("{} (and {} more)", words(first), rest.len()),
+    }
+}
+
+/// The text, or its beginning if it is long.
+fn clipped(text: &str) -> String {
+    match text.char_indices().nth(QUOTE_LEN_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -198,7 +209,7 @@ pub struct FieldError {
 
 impl From<&Fault> for FieldError {
     fn from(fault: &Fault) -> Self {
-        Self { field: fault.field.clone(), reason: fault.reason.clone() }
+        Self { field: clipped(&fault.field), reason: clipped(&fault.reason) }
     }
 }
 

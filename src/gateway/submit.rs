@@ -93,20 +93,29 @@ fn unknown_cluster(asked: &ClusterName, there: &[ClusterName]) -> String {
     }
 }
 
-/// Gives a fault the field name of the route.
+/// How a reason begins that goes on with the name of another field.
+const REPEATS: [&str; 2] = ["repeats the key and effect of ", "repeats "];
+
+/// Gives a fault the field names of the route, also where its reason points to another field.
 fn rename(fault: Fault, names: FieldNames) -> Fault {
-    let field = if let Some(rest) = fault.field.strip_prefix("parameters.") {
-        format!("{}{rest}", names.parameters)
-    } else if let Some(rest) =
-        fault.field.strip_prefix("items").filter(|rest| rest.is_empty() || rest.starts_with('['))
-    {
-        format!("{}{rest}", names.items)
-    } else if fault.field == "cluster" {
-        names.cluster.to_owned()
-    } else {
-        fault.field
+    let pointing = REPEATS.iter().find_map(|start| Some((start, fault.reason.strip_prefix(start)?)));
+    let reason = match pointing {
+        Some((start, other)) => format!("{start}{}", name_of(other, names)),
+        None => fault.reason,
     };
-    Fault { field, reason: fault.reason }
+    Fault { field: name_of(&fault.field, names), reason }
+}
+
+/// What the route calls a field of a draft.
+fn name_of(field: &str, names: FieldNames) -> String {
+    if let Some(rest) = field.strip_prefix("parameters.") {
+        return format!("{}{rest}", names.parameters);
+    }
+    match field.strip_prefix("items") {
+        Some(rest) if rest.is_empty() || rest.starts_with('[') => format!("{}{rest}", names.items),
+        _ if field == "cluster" => names.cluster.to_owned(),
+        _ => field.to_owned(),
+    }
 }
 
 fn key(headers: &HeaderMap, spec: &TaskSpec) -> Result<Option<IdempotencyKey>, ApiError> {
@@ -233,5 +242,12 @@ mod tests {
         assert_eq!(renamed("cluster"), "cluster_name");
         assert_eq!(renamed("parameters.labels.a"), "labels.a");
         assert_eq!(renamed("item_timeout_ms"), "item_timeout_ms");
+        let reason = |reason: &str| {
+            rename(Fault { field: String::new(), reason: reason.into() }, BATCH_FIELDS).reason
+        };
+        assert_eq!(reason("repeats items[0], \"items[1]\""), "repeats node_names[0], \"items[1]\"");
+        let taint = "repeats the key and effect of parameters.taints[0]";
+        assert_eq!(reason(taint), "repeats the key and effect of taints[0]");
+        assert_eq!(reason("must hold 1 to 100000 names"), "must hold 1 to 100000 names");
     }
 }

@@ -69,13 +69,32 @@ impl Close {
 mod tests {
     use super::*;
 
+    /// Every reason that is told; the first is the one with the longest words.
+    const TOLD: [Close; 7] = [
+        Close::Shutdown { retry_ms: u32::MAX },
+        Close::Expired,
+        Close::Slow,
+        Close::Idle,
+        Close::Unavailable,
+        Close::Unexpected,
+        Close::TooManySockets,
+    ];
+
     #[test]
     fn reasons_fit_into_a_close_frame() {
-        let longest = Close::Shutdown { retry_ms: u32::MAX };
-        for close in
-            [longest, Close::Expired, Close::Slow, Close::Idle, Close::Unavailable, Close::TooManySockets]
-        {
+        for close in TOLD {
             assert!(close.reason().len() <= 123, "{close:?}");
+        }
+    }
+
+    #[test]
+    fn every_code_is_documented_with_what_to_do() {
+        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md"));
+        for close in TOLD {
+            let start = format!("| {} |", close.code().unwrap());
+            let line = page.lines().find(|line| line.starts_with(&start));
+            let line = line.unwrap_or_else(|| panic!("{close:?} is not in docs/protocol.md"));
+            assert_eq!(line.contains("| connect again"), close.reconnect(), "{line}");
         }
     }
 }

@@ -24,6 +24,8 @@ use crate::telemetry::metrics::Kind;
 
 /// Entries read at once while replaying.
 const REPLAY_PAGE: usize = 500;
+/// Fresh starts in a row before the connection is ended: a stream that is lost each time is of no use to anybody.
+const FRESH_STARTS_MAX: usize = 10;
 /// Over how long the sockets that lost their place fetch snapshots.
 const RESYNC_SPREAD_MS: u64 = 500;
 
@@ -144,7 +146,7 @@ impl Session {
     /// Says that the past is void, sends a snapshot and what came after it.
     async fn start_over<W: Wire>(&self, wire: &mut W, reason: Option<Loss>) -> Result<Position, End> {
         let mut reason = reason;
-        loop {
+        for _ in 0..FRESH_STARTS_MAX {
             if let Some(loss) = reason {
                 self.shared.parts.metrics.resyncs.get_or_create(&Kind { kind: loss.as_str() }).inc();
             }
@@ -161,6 +163,7 @@ impl Session {
             }
             tokio::time::sleep(jitter()).await;
         }
+        Err(End::Unavailable("the stream is lost again and again".into()))
     }
 
     /// Sends a page of entries and all that follow. Returns the last position, or why the place was lost.

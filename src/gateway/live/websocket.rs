@@ -46,9 +46,17 @@ pub(crate) fn upgrade(
     })
 }
 
-/// Accepts the upgrade only to close with a code: a browser cannot see why an upgrade was refused.
-pub(crate) fn refuse(upgrade: WebSocketUpgrade, close: Close) -> Response {
+/// Accepts the upgrade only to close with a code: a browser cannot see why an upgrade was refused. The socket keeps its
+/// place under the connection limit until it is gone.
+pub(crate) fn refuse(
+    upgrade: WebSocketUpgrade,
+    close: Close,
+    shared: &Shared,
+    permit: Option<ConnectionPermit>,
+) -> Response {
+    let token = shared.tracker.token();
     configured(upgrade).on_upgrade(move |mut socket| async move {
+        let (_token, _permit) = (token, permit);
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.send(close_message(close))).await;
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, drained(&mut socket)).await;
     })

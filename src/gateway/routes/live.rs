@@ -120,7 +120,7 @@ pub(crate) async fn ws(
     let permit = permit.map(|Extension(permit)| permit);
     match join(&shared, &caller, from).await {
         Ok(session) => Ok(websocket::upgrade(upgrade, session, permit)),
-        Err(JoinError::TooMany) => Ok(websocket::refuse(upgrade, Close::TooManySockets)),
+        Err(JoinError::TooMany) => Ok(websocket::refuse(upgrade, Close::TooManySockets, &shared, permit)),
         Err(JoinError::Unavailable(error)) => Err(error.into()),
     }
 }
