@@ -129,3 +129,130 @@ fn tune(stream: &TcpStream) {
         tracing::debug!(%error, "a socket option could not be set");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    /// How long a test waits for what must come, beside the deadlines it tests.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
+    /// `/` answers at once, `/slow` when it is let go.
+    struct Rig {
+        address: std::net::SocketAddr,
+        stops: Stops,
+        tracker: TaskTracker,
+        /// Rings when a handler of `/slow` runs.
+        begun: Arc<Notify>,
+        let_go: Arc<Notify>,
+    }
+
+    impl Rig {
+        async fn start(connections_max: usize) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let stops = Stops { soft: CancellationToken::new(), hard: CancellationToken::new() };
+            let (tracker, begun, let_go) = (TaskTracker::new(), Arc::default(), Arc::default());
+            let (began, wait): (Arc<Notify>, Arc<Notify>) = (Arc::clone(&begun), Arc::clone(&let_go));
+            let slow = move || async move {
+                began.notify_one();
+                wait.notified().await;
+            };
+            let app = Router::new().route("/", get(|| async { "ok" })).route("/slow", get(slow));
+            let (connections, ends) = (tracker.clone(), stops.clone());
+            tokio::spawn(async move { accept(listener, app, connections_max, &connections, &ends).await });
+            Self { address, stops, tracker, begun, let_go }
+        }
+
+        async fn connect(&self, send: &[u8]) -> TcpStream {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(send).await.unwrap();
+            stream
+        }
+
+        /// A request that is being handled.
+        async fn busy(&self) -> TcpStream {
+            let stream = self.connect(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            timeout(PATIENCE, self.begun.notified()).await.expect("the handler runs");
+            stream
+        }
+    }
+
+    /// The next answer's bytes; empty at the end.
+    async fn answer(stream: &mut TcpStream) -> String {
+        let mut bytes = vec![0; 4_096];
+        let n = timeout(PATIENCE, stream.read(&mut bytes)).await.expect("an answer in time").unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..n]).into_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_sends_no_whole_head_is_closed_at_the_deadline() {
+        let rig = Rig::start(10).await;
+        for sent in [&b""[..], b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
+            let began = Instant::now();
+            let mut stream = rig.connect(sent).await;
+            assert_eq!(answer(&mut stream).await, "", "{sent:?}");
+            assert!((HEADER_TIMEOUT..PATIENCE).contains(&began.elapsed()), "{:?}", began.elapsed());
+        }
+        let mut stream = rig.connect(REQUEST).await;
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+        assert_eq!(answer(&mut stream).await, "", "idle after an answer is bounded as well");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_large_is_refused() {
+        let rig = Rig::start(10).await;
+        let head =
+            format!("GET / HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "x".repeat(2 * HEAD_BYTES_MAX));
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        // The server may close before all of it is sent.
+        let _ = stream.write_all(head.as_bytes()).await;
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 431"));
+    }
+
+    #[tokio::test]
+    async fn past_the_limit_a_connection_waits_until_another_ends() {
+        let rig = Rig::start(2).await;
+        let (mut one, mut two) = (rig.connect(REQUEST).await, rig.connect(REQUEST).await);
+        assert!(answer(&mut one).await.starts_with("HTTP/1.1 200"));
+        assert!(answer(&mut two).await.starts_with("HTTP/1.1 200"));
+        let mut third = rig.connect(REQUEST).await;
+        assert!(timeout(Duration::from_millis(300), third.readable()).await.is_err(), "there is no place");
+        drop(one);
+        assert!(answer(&mut third).await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_silent_connections_at_once_and_lets_a_request_finish() {
+        let rig = Rig::start(10).await;
+        let mut fresh = rig.connect(b"").await;
+        let mut idle = rig.connect(REQUEST).await;
+        assert!(answer(&mut idle).await.starts_with("HTTP/1.1 200"));
+        let mut busy = rig.busy().await;
+        rig.stops.soft.cancel();
+        let began = Instant::now();
+        assert_eq!((answer(&mut fresh).await, answer(&mut idle).await), (String::new(), String::new()));
+        assert!(began.elapsed() < HEADER_TIMEOUT, "silent connections are not waited for");
+        rig.let_go.notify_one();
+        assert!(answer(&mut busy).await.starts_with("HTTP/1.1 200"));
+        rig.tracker.close();
+        timeout(PATIENCE, rig.tracker.wait()).await.expect("all connections end");
+    }
+
+    #[tokio::test]
+    async fn a_hard_stop_drops_what_is_not_finished() {
+        let rig = Rig::start(10).await;
+        let mut busy = rig.busy().await;
+        rig.stops.soft.cancel();
+        rig.stops.hard.cancel();
+        assert_eq!(answer(&mut busy).await, "");
+        rig.tracker.close();
+        timeout(PATIENCE, rig.tracker.wait()).await.expect("all connections end");
+    }
+}

@@ -210,7 +210,8 @@ pub trait Feed: Send + Sync + 'static {
     ///
     /// Every entry appended after this returns is delivered, in order; earlier ones may be too. So a reader follows
     /// first, then replays from its position, and drops what it has seen by position. Following a user twice at once
-    /// from one `Feed` is a mistake of the caller: the hub does it once per user.
+    /// from one `Feed` is a mistake of the caller: the hub does it once per user. Cancel-safe: a dropped call follows
+    /// nobody.
     async fn follow(&self, user: &UserId, inbox: Arc<dyn Inbox>) -> Result<Following, BusError>;
 
     /// The place after the newest entry. Makes the stream's epoch if the user has none yet. Cancel-safe.

@@ -18,7 +18,7 @@ use crate::bus::{BusError, Entry, Feed, Following, Inbox, Loss};
 use crate::task::UserId;
 use crate::telemetry::metrics::{Kind, Metrics};
 
-/// How long a caller waits for a stream to be followed, beside the backend's own deadlines.
+/// How long a stream may take to be followed, and how long a caller waits for that, beside the backend's own deadlines.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a socket could not join.
@@ -98,7 +98,7 @@ impl Hub {
         let membership = self.enter(user, expires_s)?;
         let joining = tokio::spawn(membership.follow());
         match tokio::time::timeout(FOLLOW_TIMEOUT, joining).await {
-            Ok(Ok(joined)) => joined.map_err(JoinError::Unavailable),
+            Ok(Ok(joined)) => joined,
             Ok(Err(error)) => Err(unavailable(error)),
             Err(error) => Err(unavailable(error)),
         }
@@ -165,12 +165,20 @@ impl Membership {
     }
 
     /// Follows the user's stream, unless another socket has it followed already.
-    async fn follow(self) -> Result<Self, BusError> {
+    async fn follow(self) -> Result<Self, JoinError> {
         if let Some(channel) = &self.channel {
-            let inbox: Arc<dyn Inbox> = Arc::clone(&channel.fanout) as Arc<dyn Inbox>;
-            channel.following.get_or_try_init(|| self.hub.feed.follow(&self.user, inbox)).await?;
+            channel.following.get_or_try_init(|| self.begin(&channel.fanout)).await?;
         }
         Ok(self)
+    }
+
+    /// Bounded by itself: the user's other sockets wait for this call, whoever made it.
+    async fn begin(&self, fanout: &Arc<Fanout>) -> Result<Following, JoinError> {
+        let inbox: Arc<dyn Inbox> = Arc::clone(fanout) as Arc<dyn Inbox>;
+        match tokio::time::timeout(FOLLOW_TIMEOUT, self.hub.feed.follow(&self.user, inbox)).await {
+            Ok(followed) => followed.map_err(JoinError::Unavailable),
+            Err(error) => Err(unavailable(error)),
+        }
     }
 }
 

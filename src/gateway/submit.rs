@@ -242,9 +242,8 @@ mod tests {
         assert_eq!(renamed("cluster"), "cluster_name");
         assert_eq!(renamed("parameters.labels.a"), "labels.a");
         assert_eq!(renamed("item_timeout_ms"), "item_timeout_ms");
-        let reason = |reason: &str| {
-            rename(Fault { field: String::new(), reason: reason.into() }, BATCH_FIELDS).reason
-        };
+        let reason =
+            |reason: &str| rename(Fault { field: String::new(), reason: reason.into() }, BATCH_FIELDS).reason;
         assert_eq!(reason("repeats items[0], \"items[1]\""), "repeats node_names[0], \"items[1]\"");
         let taint = "repeats the key and effect of parameters.taints[0]";
         assert_eq!(reason(taint), "repeats the key and effect of taints[0]");

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use milepost::bus::{Feed, Publisher};
 use milepost::gateway::auth::Role;
 use milepost::task::{Status, TaskId};
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Request};
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::Message;
 
-use crate::gateway_rig::{Answer, Live, PATIENCE, Rig, complete, eventually, progress, user_id};
+use crate::gateway_rig::{Live, Rig, Sse, complete, eventually, progress, user_id, with_header, ws_request};
 
 fn cordon() -> Value {
     json!({"cluster_name": "prod", "node_names": ["node-1", "node-2"]})
@@ -378,96 +375,6 @@ async fn a_client_that_sends_messages_is_closed_and_should_not_come_back() {
     rig.stop().await;
 }
 
-fn ws_request(rig: &Rig, query: &str) -> Request<()> {
-    format!("ws://{}/api/v1/live/ws{query}", rig.gateway.address()).into_client_request().unwrap()
-}
-
-fn with_header(mut request: Request<()>, name: &'static str, value: &str) -> Request<()> {
-    request.headers_mut().insert(name, HeaderValue::try_from(value).unwrap());
-    request
-}
-
-async fn refused(request: Request<()>) -> u16 {
-    match Live::open(request).await {
-        Err(tungstenite::Error::Http(response)) => response.status().as_u16(),
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("it was let in"),
-    }
-}
-
-async fn ticket(rig: &Rig, origin: &str) -> String {
-    let request = rig.request(reqwest::Method::POST, "/api/v1/live/tickets", "ada").header("origin", origin);
-    let answer = Answer::of(request).await;
-    assert_eq!((answer.status, answer.body["expires_in_ms"].as_u64()), (201, Some(30_000)), "{answer:?}");
-    answer.text("ticket").to_owned()
-}
-
-#[tokio::test]
-async fn a_ticket_opens_one_connection_from_the_page_it_was_made_for() {
-    let rig = Rig::with(|parts| parts.server.allowed_origins = vec!["https://ops.example.com".into()]).await;
-    let own = format!("http://{}", rig.gateway.address());
-    let query = format!("?ticket={}", ticket(&rig, &own).await);
-    let mut live = Live::open(with_header(ws_request(&rig, &query), "origin", &own)).await.unwrap();
-    live.snapshot().await;
-    assert_eq!(refused(with_header(ws_request(&rig, &query), "origin", &own)).await, 401, "a second use");
-
-    let query = format!("?ticket={}", ticket(&rig, "https://ops.example.com").await);
-    assert_eq!(refused(with_header(ws_request(&rig, &query), "origin", &own)).await, 401, "another page");
-    let query = format!("?ticket={}", ticket(&rig, "https://ops.example.com").await);
-    Live::open(with_header(ws_request(&rig, &query), "origin", "https://ops.example.com")).await.unwrap();
-    let query = format!("?ticket={}", ticket(&rig, &own).await);
-    assert_eq!(refused(ws_request(&rig, &query)).await, 401, "no page");
-    rig.stop().await;
-}
-
-#[tokio::test]
-async fn a_foreign_page_and_a_stranger_are_refused() {
-    let rig = Rig::start().await;
-    let token = format!("Bearer {}", rig.token("ada", Role::Operator));
-    let foreign = with_header(ws_request(&rig, ""), "origin", "https://evil.example.com");
-    assert_eq!(refused(with_header(foreign, "authorization", &token)).await, 403);
-    assert_eq!(refused(ws_request(&rig, "")).await, 401);
-    assert_eq!(refused(ws_request(&rig, "?ticket=guess")).await, 401);
-    assert_eq!(refused(with_header(ws_request(&rig, "?token=x"), "authorization", &token)).await, 400);
-    let request = rig.request(reqwest::Method::POST, "/api/v1/live/tickets", "ada");
-    assert_eq!(Answer::of(request.header("origin", "https://evil.example.com")).await.status, 403);
-    let plain = rig.get("/api/v1/live/ws", "ada").await;
-    assert_eq!((plain.status, plain.fields()), (400, vec!["Upgrade"]));
-    rig.stop().await;
-}
-
-/// Events of an SSE stream, field by field.
-struct Sse {
-    body: std::pin::Pin<Box<dyn futures_util::Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
-    text: String,
-}
-
-impl Sse {
-    async fn open(request: reqwest::RequestBuilder) -> Self {
-        let response = tokio::time::timeout(PATIENCE, request.send()).await.unwrap().unwrap();
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { body: Box::pin(response.bytes_stream()), text: String::new() }
-    }
-
-    /// The next event as `(id, event, data)`; comments and `retry:` are passed over. `None` at the end.
-    async fn next(&mut self) -> Option<(Option<String>, String, Value)> {
-        loop {
-            while let Some((block, rest)) = self.text.split_once("\n\n") {
-                let field =
-                    |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
-                let (id, event, data) = (field("id: "), field("event: "), field("data: "));
-                self.text = rest.to_owned();
-                if let (Some(event), Some(data)) = (event, data) {
-                    return Some((id, event, serde_json::from_str(&data).unwrap()));
-                }
-            }
-            let chunk = tokio::time::timeout(PATIENCE, self.body.next()).await.expect("an event in time")?;
-            self.text.push_str(std::str::from_utf8(&chunk.ok()?).unwrap());
-        }
-    }
-}
-
 #[tokio::test]
 async fn sse_says_the_same_and_resumes_by_its_last_event_id() {
     let rig = Rig::start().await;
@@ -499,17 +406,6 @@ async fn sse_says_the_same_and_resumes_by_its_last_event_id() {
     let metrics = rig.metrics.clone();
     rig.stop().await;
     assert!(metrics.text().contains("milepost_sockets{kind=\"sse\"} 0"));
-}
-
-#[tokio::test]
-async fn a_browser_opens_sse_with_a_ticket_from_its_own_page() {
-    let rig = Rig::start().await;
-    let own = format!("http://{}", rig.gateway.address());
-    let url = rig.url(&format!("/api/v1/live/sse?ticket={}", ticket(&rig, &own).await));
-    let mut sse = Sse::open(rig.http.get(&url).header("sec-fetch-site", "same-origin")).await;
-    assert_eq!(sse.next().await.unwrap().1, "hello");
-    assert_eq!(Answer::of(rig.http.get(&url).header("sec-fetch-site", "same-origin")).await.status, 401);
-    rig.stop().await;
 }
 
 #[tokio::test]

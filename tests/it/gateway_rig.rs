@@ -24,7 +24,7 @@ use milepost::tickets::memory::MemoryTickets;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Request, Response};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
@@ -267,9 +267,77 @@ impl Live {
         }
     }
 
+    /// Whether the connection ends without a goodbye.
+    pub async fn cut(&mut self) -> bool {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("an end in time") {
+                Some(Ok(Message::Close(_))) => return false,
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return true,
+            }
+        }
+    }
+
     pub async fn send(&mut self, message: Message) {
         use futures_util::SinkExt;
         self.socket.send(message).await.unwrap();
+    }
+}
+
+/// The request that opens a WebSocket.
+pub fn ws_request(rig: &Rig, query: &str) -> Request<()> {
+    format!("ws://{}/api/v1/live/ws{query}", rig.gateway.address()).into_client_request().unwrap()
+}
+
+/// The same with one more header.
+pub fn with_header(mut request: Request<()>, name: &'static str, value: &str) -> Request<()> {
+    request.headers_mut().insert(name, HeaderValue::try_from(value).unwrap());
+    request
+}
+
+/// The answer to a WebSocket that is not let in.
+pub async fn refusal(request: Request<()>) -> Response<Option<Vec<u8>>> {
+    match Live::open(request).await {
+        Err(tungstenite::Error::Http(response)) => *response,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was let in"),
+    }
+}
+
+/// The status of that answer.
+pub async fn refused(request: Request<()>) -> u16 {
+    refusal(request).await.status().as_u16()
+}
+
+/// Events of an SSE stream, field by field.
+pub struct Sse {
+    body: std::pin::Pin<Box<dyn futures_util::Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
+    text: String,
+}
+
+impl Sse {
+    pub async fn open(request: reqwest::RequestBuilder) -> Self {
+        let response = tokio::time::timeout(PATIENCE, request.send()).await.unwrap().unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { body: Box::pin(response.bytes_stream()), text: String::new() }
+    }
+
+    /// The next event as `(id, event, data)`; comments and `retry:` are passed over. `None` at the end.
+    pub async fn next(&mut self) -> Option<(Option<String>, String, Value)> {
+        loop {
+            while let Some((block, rest)) = self.text.split_once("\n\n") {
+                let field =
+                    |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+                let (id, event, data) = (field("id: "), field("event: "), field("data: "));
+                self.text = rest.to_owned();
+                if let (Some(event), Some(data)) = (event, data) {
+                    return Some((id, event, serde_json::from_str(&data).unwrap()));
+                }
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.body.next()).await.expect("an event in time")?;
+            self.text.push_str(std::str::from_utf8(&chunk.ok()?).unwrap());
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::close::Close;
 use super::protocol::{Control, FRAME_BYTES_MAX, Frame};
@@ -80,16 +80,17 @@ fn close_message(close: Close) -> Message {
     Message::Close(frame)
 }
 
-/// The writing half, and the task that reads.
+/// The writing half, and the task that reads, which holds the other half and ends with this one: a socket that nobody
+/// writes to any more must not stay open.
 struct WsWire {
     sink: SplitSink<WebSocket, Message>,
-    reader: JoinHandle<()>,
+    reader: AbortOnDropHandle<()>,
 }
 
 impl WsWire {
     fn new(socket: WebSocket, shared: Arc<Shared>, place: Arc<Socket>) -> Self {
         let (sink, stream) = socket.split();
-        let reader = tokio::spawn(read(stream, shared, place));
+        let reader = AbortOnDropHandle::new(tokio::spawn(read(stream, shared, place)));
         Self { sink, reader }
     }
 
@@ -140,6 +141,5 @@ impl Wire for WsWire {
             };
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
         }
-        self.reader.abort();
     }
 }
