@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
+mod bad_input;
 mod browser;
 mod bus_postgres;
 mod bus_redis;
@@ -10,6 +11,7 @@ mod dashboard;
 mod database;
 mod dispatch_postgres;
 mod dispatch_redis;
+mod doctor;
 mod gateway_acks;
 mod gateway_api;
 mod gateway_faults;
