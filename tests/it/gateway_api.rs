@@ -2,7 +2,6 @@
 //! ([`crate::bad_input`]) and ports that are away ([`crate::gateway_outage`]).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use milepost::bus::memory::MemoryBus;
 use milepost::clock::{Clock, SystemClock};
@@ -386,15 +385,4 @@ async fn a_gateway_without_keys_serves_loopback_only() {
     let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
     let refused = gateway::serve(parts(&bus, &store), listener, &life);
     assert!(matches!(refused, Err(gateway::StartError::OpenWithoutKeys(_))));
-}
-
-#[tokio::test]
-async fn a_stop_lets_a_request_finish_and_takes_no_other() {
-    let rig = Rig::start().await;
-    let address = rig.gateway.address();
-    assert_eq!(rig.get("/api/v1/tasks", "ada").await.status, 200);
-    rig.stop().await;
-    let late =
-        tokio::time::timeout(Duration::from_secs(5), tokio::net::TcpStream::connect(address)).await.unwrap();
-    assert!(late.is_err(), "nobody listens any more");
 }

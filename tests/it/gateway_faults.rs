@@ -3,7 +3,7 @@
 //! Each passes every call on to a real backend, unless a fault is set for the call by its name, such as
 //! `store.create`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,17 +36,28 @@ pub enum Fault {
 
 /// The faults that are set now.
 #[derive(Debug, Clone, Default)]
-pub struct Faults(Arc<Mutex<HashMap<&'static str, Fault>>>);
+pub struct Faults(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    set: HashMap<&'static str, Fault>,
+    met: HashSet<&'static str>,
+}
 
 impl Faults {
     /// From now on the call goes wrong.
     pub fn set(&self, call: &'static str, fault: Fault) {
-        self.0.lock().unwrap().insert(call, fault);
+        self.0.lock().unwrap().set.insert(call, fault);
     }
 
     /// From now on all is well.
     pub fn clear(&self) {
-        self.0.lock().unwrap().clear();
+        *self.0.lock().unwrap() = State::default();
+    }
+
+    /// Whether the call went wrong since its fault was set.
+    pub fn met(&self, call: &str) -> bool {
+        self.0.lock().unwrap().met.contains(call)
     }
 
     /// Puts these faults in front of every port of a gateway.
@@ -61,7 +72,12 @@ impl Faults {
     }
 
     async fn pass(&self, call: &'static str) -> Result<(), BoxError> {
-        let fault = self.0.lock().unwrap().get(call).copied();
+        let fault = {
+            let mut state = self.0.lock().unwrap();
+            let fault = state.set.get(call).copied();
+            state.met.extend(fault.map(|_| call));
+            fault
+        };
         match fault {
             None => Ok(()),
             Some(Fault::Fails) => Err(SECRET.into()),

@@ -104,6 +104,22 @@ async fn a_request_past_its_time_is_a_503_with_retry_after() {
 }
 
 #[tokio::test]
+async fn a_stop_lets_a_request_finish_and_takes_no_other() {
+    let (rig, faults, _) = faulty(|parts| parts.server.request_timeout = Duration::from_secs(1)).await;
+    let request = || rig.request(Method::GET, "/api/v1/tasks", "ada");
+    faults.set("store.list", Fault::Hangs);
+    let asked = tokio::spawn(Answer::of(request()));
+    eventually("the request is at work", async || faults.met("store.list")).await;
+    rig.life.stop();
+    assert_refused(&asked.await.unwrap(), 503, "unavailable", "what was begun is answered");
+    faults.clear();
+    let late = request().timeout(PATIENCE);
+    rig.stop().await;
+    // Somebody else may have the port by now, and would not know the token.
+    assert!(late.send().await.map_or(true, |answer| answer.status() == 401), "nobody listens any more");
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_come_ends_with_the_time_of_the_request() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let rig = Rig::with(|parts| parts.server.request_timeout = Duration::from_millis(200)).await;
