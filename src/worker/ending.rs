@@ -112,7 +112,7 @@ impl Ending<'_> {
             let message = Some("another worker goes on".to_owned());
             self.reporter.say(EventKind::Requeued, status, message);
         } else if self.reporter.status() != status {
-            // A pause that we had not heard of, or too late to tell it while the lanes ran.
+            // A pause that we had not heard of in time to tell it while the lanes ran.
             self.reporter.say(EventKind::Paused, status, None);
         }
         publishing.drain().await;

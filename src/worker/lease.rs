@@ -352,14 +352,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_claim_that_was_answered_late_is_not_believed_longer_for_it() {
         let (leases, _store, _stop) = started(None);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Between two looks at the leases.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
         let late = leases.hold(fence(1), Status::Running, Instant::now() - LEASE * 4 / 5);
         assert_eq!(late.order(), Order::Stop);
         let sent = Instant::now() - LEASE * 3 / 4;
         let just = leases.hold(fence(2), Status::Running, sent);
         assert!(just.may_write());
         just.stopped().await;
-        assert!(sent.elapsed() < LEASE * 9 / 10, "{:?}", sent.elapsed());
+        assert!(sent.elapsed() < LEASE * 17 / 20, "{:?}", sent.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -61,25 +61,6 @@ async fn a_pause_finishes_what_is_in_flight_and_a_resume_runs_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_is_told_even_if_it_ends_the_last_lane() {
-    let rig = Rig::new();
-    let busy = TestActions::new(|_| {
-        let retry_after = Some(Duration::from_secs(30));
-        Box::pin(async move { Err(ActionError::Transient { message: "busy".into(), retry_after }) })
-    });
-    let _life = rig.worker("w1", &busy, WorkerConfig { lanes_per_task: 1, ..WorkerConfig::default() });
-    // The order and the end of the only lane are there at once, so many tasks are needed to see it go wrong.
-    for _ in 0..30 {
-        let id = rig.submit(2).await;
-        until("an item waits for its next run", || async { busy.runs(id) == [1] && busy.in_work() == 0 })
-            .await;
-        rig.control(id, Control::Pause).await;
-        until("the task is let go", || async { rig.task(id).await.worker.is_none() }).await;
-        assert_eq!(rig.dense_events(id).last().unwrap().kind, EventKind::Paused);
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_an_action_logs_is_said_of_its_task() {
     let _logs = tracing::subscriber::set_default(tracing_subscriber::registry());
     let rig = Rig::new();
