@@ -1,7 +1,8 @@
 //! Does duties on time, in the one replica that leads. Knows none of them.
 //!
-//! Before every round it takes or keeps the lead. The duties that are due then run side by side, each with a deadline;
-//! one that fails or is late is logged once per outage and due again as usual. Not here: what a duty does.
+//! Before every round it takes or keeps the lead, and then begins what is due. Duties run side by side, each with a
+//! deadline, and none waits for another; one that fails or is late is logged once per outage and due again as usual. Not
+//! here: what a duty does.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use futures_util::future::join_all;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -46,17 +47,20 @@ pub trait Duty: Send + Sync + 'static {
 
 /// Runs duties while this replica leads.
 pub struct Driver {
-    leadership: Arc<dyn Leadership>,
-    duties: Vec<Slot>,
-    lead: Outage,
-    leads: bool,
+    lead: Lead,
+    duties: Vec<Arc<Slot>>,
     metrics: Metrics,
+}
+
+struct Lead {
+    leadership: Arc<dyn Leadership>,
+    outage: Outage,
+    ours: bool,
 }
 
 struct Slot {
     duty: Box<dyn Duty>,
     outage: Outage,
-    due: Instant,
 }
 
 /// A duty that panicked or was late. Its own errors pass through as they are.
@@ -72,68 +76,95 @@ impl Driver {
     /// A driver that has not begun. Every duty is due at once.
     #[must_use]
     pub fn new(leadership: Arc<dyn Leadership>, duties: Vec<Box<dyn Duty>>, metrics: Metrics) -> Self {
-        let now = Instant::now();
         let slot = |duty: Box<dyn Duty>| {
             let _ = metrics.upkeep.get_or_create(&Kind { kind: duty.name() });
-            Slot { outage: Outage::of(duty.name()), duty, due: now }
+            Arc::new(Slot { outage: Outage::of(duty.name()), duty })
         };
         let duties = duties.into_iter().map(slot).collect();
-        Self { leadership, duties, lead: Outage::of("taking the lead"), leads: false, metrics }
+        let lead = Lead { leadership, outage: Outage::of("taking the lead"), ours: false };
+        Self { lead, duties, metrics }
     }
 
     /// Works until `stop`, then gives the lead back.
     pub async fn run(mut self, stop: CancellationToken) {
+        let mut running = JoinSet::new();
+        let _stopped = stop.run_until_cancelled(self.rounds(&mut running)).await;
+        running.shutdown().await;
+        self.lead.give_back().await;
+    }
+
+    /// Begins what is due, for ever. A duty is due again some time after it ended.
+    async fn rounds(&mut self, running: &mut JoinSet<usize>) {
+        let mut due = vec![Some(Instant::now()); self.duties.len()];
         loop {
-            let next = self.duties.iter().map(|slot| slot.due).min();
-            let next = next.unwrap_or_else(Instant::now).max(Instant::now() + ROUND_MIN);
+            let next = due.iter().flatten().min().copied();
+            let next = next.unwrap_or_else(far_off).max(Instant::now() + ROUND_MIN);
             tokio::select! {
-                () = stop.cancelled() => break,
-                () = sleep_until(next) => {}
+                Some(Ok(ended)) = running.join_next() => due[ended] = Some(self.after(ended)),
+                () = sleep_until(next) => self.round(&mut due, running).await,
             }
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = self.round() => {}
-            }
-        }
-        if self.leads {
-            let _ = timeout(LEAD_DEADLINE, self.leadership.step_down()).await;
         }
     }
 
-    /// Does what is due if this replica leads, and sets the next times either way.
-    async fn round(&mut self) {
-        let now = Instant::now();
-        if self.leads().await {
-            let due = self.duties.iter().filter(|slot| slot.due <= now);
-            join_all(due.map(|slot| slot.run(&self.metrics))).await;
-        } else {
-            self.duties.iter().for_each(|slot| slot.duty.rest());
-        }
-        for slot in self.duties.iter_mut().filter(|slot| slot.due <= now) {
-            slot.due = Instant::now() + slot.duty.interval();
+    /// Begins what is due if this replica leads; else its time passes.
+    async fn round(&mut self, due: &mut [Option<Instant>], running: &mut JoinSet<usize>) {
+        let (now, leads) = (Instant::now(), self.lead.keep().await);
+        for (i, slot) in self.duties.iter().enumerate() {
+            if !leads {
+                slot.duty.rest();
+            }
+            if due[i].is_none_or(|due| due > now) {
+                continue;
+            }
+            due[i] = (!leads).then(|| self.after(i));
+            if leads {
+                let (slot, metrics) = (Arc::clone(slot), self.metrics.clone());
+                running.spawn(async move {
+                    slot.run(&metrics).await;
+                    i
+                });
+            }
         }
     }
 
-    async fn leads(&mut self) -> bool {
-        let led = self.leads;
-        self.leads = match timeout(LEAD_DEADLINE, self.leadership.lead()).await {
+    fn after(&self, i: usize) -> Instant {
+        Instant::now() + self.duties[i].duty.interval()
+    }
+}
+
+/// When nothing is due because every duty runs.
+fn far_off() -> Instant {
+    Instant::now() + DUTY_DEADLINE
+}
+
+impl Lead {
+    /// Takes or keeps the lead. An unknown lead is no lead.
+    async fn keep(&mut self) -> bool {
+        let led = self.ours;
+        self.ours = match timeout(LEAD_DEADLINE, self.leadership.lead()).await {
             Ok(Ok(leads)) => {
-                self.lead.over();
+                self.outage.over();
                 leads
             }
             Ok(Err(error)) => {
-                self.lead.failed(&error);
+                self.outage.failed(&error);
                 false
             }
             Err(late) => {
-                self.lead.failed(&late);
+                self.outage.failed(&late);
                 false
             }
         };
-        if led != self.leads {
-            tracing::info!(leads = self.leads, "the lead of maintenance changed");
+        if led != self.ours {
+            tracing::info!(leads = self.ours, "the lead of maintenance changed");
         }
-        self.leads
+        self.ours
+    }
+
+    async fn give_back(&self) {
+        if self.ours {
+            let _ = timeout(LEAD_DEADLINE, self.leadership.step_down()).await;
+        }
     }
 }
 
@@ -291,7 +322,8 @@ mod tests {
             .map(|((name, way), counter)| Chore(name, 1, *way, Arc::clone(counter)));
         let setup = start(true, chores.collect());
         tokio::time::sleep(Duration::from_secs(100)).await;
-        assert!(counters.iter().all(|counter| runs(counter) >= 3));
+        let runs = counters.each_ref().map(|counter| runs(counter));
+        assert!(runs[2] >= 3 && [0, 1, 3].iter().all(|i| runs[*i] >= 95), "{runs:?}");
         setup.stop.cancel();
         setup.task.await.unwrap();
     }
