@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use milepost_harness::{Hub, HubMode, HubSpec};
 use serde_json::{Value, json};
 
-use crate::support::{Api, Watcher, assert_orderly, ended, is_terminal, names, order, wait_batch};
+use crate::support::{Api, PATIENCE, Watcher, assert_orderly, ended, is_terminal, names, order, wait_batch};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_main_job_in_redis_mode() {
@@ -29,6 +29,7 @@ async fn the_main_job(mode: HubMode) {
     who_comes_back_has_every_missed_event(&hub).await;
     a_hundred_users_get_exactly_their_own(&hub).await;
     counts_agree_in_events_api_and_sql(&hub).await;
+    a_worker_that_is_told_to_stop_hands_over(&hub).await;
 }
 
 /// (a) The user's socket is at gateway 0, the submit goes to gateway 1, some worker process cordons the nodes, and
@@ -174,4 +175,24 @@ async fn counts_agree_in_events_api_and_sql(hub: &Hub) {
             event["failed"].as_u64().map(|n| usize::try_from(n).unwrap())
         );
     }
+}
+
+/// SIGTERM to the worker that holds a batch: it leaves long before the end, another one goes on, no item runs twice.
+async fn a_worker_that_is_told_to_stop_hands_over(hub: &Hub) {
+    let token = hub.token("fay", "operator").unwrap();
+    let mut socket = Watcher::connect(&hub.gateways[0].url(), &token, None).await;
+    let mut batch = wait_batch(&names("f", 100), 200, 0);
+    batch["concurrency"] = json!(5);
+    let task = Api::new(&hub.gateways[1].url(), &token).submit(&batch).await;
+    let mut events = socket.events_until(&task, |event| event["current"].as_u64() >= Some(10)).await;
+    let holds = |worker: &&milepost_harness::Replica| worker.metric("milepost_tasks_held").unwrap() > 0.0;
+    let holder = hub.workers.iter().find(holds).expect("a worker holds the batch");
+    tokio::task::block_in_place(|| holder.stop(PATIENCE)).unwrap();
+    events.extend(socket.events_until(&task, is_terminal).await);
+    assert_orderly(&events);
+    let names: BTreeSet<String> = ended(&events).into_iter().collect();
+    assert_eq!((names.len(), ended(&events).len()), (100, 100), "every item once");
+    assert!(events.iter().any(|event| event["type"] == "requeued"), "the hand-over is told");
+    let record = hub.sql(&format!("SELECT status, attempt, tries FROM tasks WHERE id = '{task}'")).unwrap();
+    assert_eq!(record, "completed|2|1", "it cost no try");
 }
