@@ -10,11 +10,12 @@ use milepost::config::{BusConfig, Notify};
 use milepost::lifecycle::Lifecycle;
 use milepost::postgres::Database;
 use milepost::task::{TaskId, UserId};
+use milepost::telemetry::Metrics;
 use milepost_harness::Postgres;
 use nix::sys::signal::Signal;
 use sqlx::Executor;
 
-use crate::database::migrated;
+use crate::database::{config, migrated};
 
 /// Two gateway replicas and a publisher on one database.
 struct Bus {
@@ -223,6 +224,54 @@ async fn a_lost_bell_is_found_by_the_sweep() {
     let _stopped = Stopped::listeners_of(&bus).await;
     bus.publish(&user, TaskId::generate(), 1).await;
     inbox.wait_for(1).await;
+}
+
+/// A database that takes notifications and passes none on, as behind a pooler in transaction mode.
+async fn deaf(postgres: &Postgres) -> Database {
+    let url = postgres.database().unwrap();
+    let connect = async || Database::connect(&config(&url), "milepost-test", &Metrics::new()).await.unwrap();
+    let database = connect().await;
+    database.migrate().await.unwrap();
+    let swallow = format!(
+        "CREATE FUNCTION public.pg_notify(text, text) RETURNS void LANGUAGE sql AS '';
+         ALTER DATABASE {} SET search_path = public, pg_catalog",
+        database.options().get_database().unwrap()
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(swallow)).execute(database.pool()).await.unwrap();
+    connect().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_notifications_the_poll_does_all_the_work() {
+    let postgres = Postgres::start().unwrap();
+    let poll_interval = Duration::from_millis(50);
+    let bus = Bus::on(deaf(&postgres).await, &BusConfig { poll_interval, ..listening() });
+    let (user, task) = (user("deaf-server"), TaskId::generate());
+    let (_following, inbox) = bus.follow(0, &user).await;
+    for seq in 1..=5 {
+        bus.publish(&user, task, seq).await;
+        inbox.wait_for(usize::try_from(seq).unwrap()).await;
+    }
+    bus.wait_for_health("by polling, for notifications do not arrive").await;
+    assert!(bus.feeds[0].health().ready, "slower, and nothing is lost");
+    bus.publish(&user, task, 6).await;
+    inbox.wait_for(6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notification_says_whose_stream_has_news_and_nothing_else() {
+    let postgres = Postgres::start().unwrap();
+    let database = migrated(&postgres).await;
+    let mut listener = sqlx::postgres::PgListener::connect_with(database.pool()).await.unwrap();
+    listener.listen("milepost_bus").await.unwrap();
+    let (loud, silent) = (user("loud"), user("silent"));
+    let publisher = |config: BusConfig| PostgresPublisher::new(database.clone(), &config);
+    publisher(polling()).publish(&silent, &progress(TaskId::generate(), 1, 1)).await.unwrap();
+    for seq in 1..=2 {
+        publisher(listening()).publish(&loud, &progress(TaskId::generate(), 1, seq)).await.unwrap();
+        let heard = tokio::time::timeout(PATIENCE, listener.recv()).await.expect("it rings").unwrap();
+        assert_eq!(heard.payload(), loud.as_str());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
