@@ -85,6 +85,12 @@ async fn what_runs_often_never_scans_what_is_over() {
         SELECT gen_random_uuid(), 'user-' || n % 100, 'wait', '{}', 'prod', 0, 3, 'completed', 1, 1, now(), now()
         FROM generate_series(1, 30000) AS n";
     sqlx::query(many).execute(database.pool()).await.unwrap();
+    let told =
+        "INSERT INTO outbox (task_id, owner, event, published_at) SELECT id, owner, '{}', now() FROM tasks";
+    sqlx::query(told).execute(database.pool()).await.unwrap();
+    let results = "INSERT INTO items (task_id, idx, state, effect, tries, finished_at)
+        SELECT id, 0, 'succeeded', 'changed', 1, now() FROM tasks";
+    sqlx::query(results).execute(database.pool()).await.unwrap();
     for _ in 0..20 {
         store.create(new_task(2)).await.unwrap();
     }
@@ -101,11 +107,30 @@ async fn what_runs_often_never_scans_what_is_over() {
         ("UNPUBLISHED", statements::UNPUBLISHED, "0, 100"),
         ("PRUNE", statements::PRUNE, "86400000, 100, 100000"),
         ("SNAPSHOT", statements::SNAPSHOT, "'ann', 20"),
+        ("COUNT_OPEN", statements::COUNT_OPEN, "'ann', 1000"),
+        ("FIND_BY_KEY", statements::FIND_BY_KEY, "'ann', 'key'"),
+        ("FIND_EVENT", statements::FIND_EVENT, "gen_random_uuid()"),
+        ("PUBLISHED", statements::PUBLISHED, "ARRAY[1, 2]"),
+        ("RENEW", statements::RENEW, "ARRAY[gen_random_uuid()], ARRAY[1], 5000"),
+        ("PENDING", statements::PENDING, "gen_random_uuid()"),
+        ("ITEMS", statements::ITEMS, "gen_random_uuid(), 0, 100"),
+        ("ITEMS_IN_STATE", statements::ITEMS_IN_STATE, "gen_random_uuid(), 0, 100, 'failed'"),
+        ("LIST", statements::LIST, "gen_random_uuid(), ARRAY['failed'], NULL, 50"),
+        ("LIST_COMMON", statements::LIST, "gen_random_uuid(), ARRAY['completed'], NULL, 50"),
+        ("LIST_ALL", statements::LIST, "gen_random_uuid(), ARRAY[]::text[], NULL, 50"),
+        (
+            "LIST_OF_OWNER",
+            statements::LIST_OF_OWNER,
+            "gen_random_uuid(), ARRAY['failed'], 'prod', 50, 'user-7'",
+        ),
         ("LIST_OPEN", statements::LIST_OPEN, "gen_random_uuid(), ARRAY['queued'], NULL, 50"),
     ];
     for (name, sql, arguments) in prepared {
         let plan = explain(&database, name, sql, arguments).await;
-        assert!(!plan.contains("Seq Scan on tasks"), "{name} reads every task:\n{plan}");
+        for table in ["tasks", "items", "outbox"] {
+            let scan = format!("Seq Scan on {table} ");
+            assert!(!plan.contains(&scan), "{name} reads all of {table}:\n{plan}");
+        }
     }
 }
 
