@@ -142,6 +142,35 @@ async fn every_statement_fits_the_schema() {
     }
 }
 
+/// What is read for one user must not cost what all users have.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_for_a_user_never_scans_the_events_of_all() {
+    let postgres = Postgres::start().unwrap();
+    let database = migrated(&postgres).await;
+    let many = "INSERT INTO bus_streams (user_id, epoch, head) SELECT 'user-' || n, 'e', 100 FROM generate_series(1, 1000) AS n;
+        INSERT INTO bus_events (stream, id, task_id, attempt, seq, terminal, body, created_at)
+            SELECT stream, id, gen_random_uuid(), 1, 1, false, '', now() FROM bus_streams, generate_series(1, 100) AS id;
+        INSERT INTO bus_live SELECT stream, task_id, 1, 1, '', now() FROM bus_events WHERE id <= 20;
+        ANALYZE";
+    sqlx::raw_sql(many).execute(database.pool()).await.unwrap();
+    for (name, arguments) in [
+        ("READ", "ARRAY['user-1', 'user-2'], ARRAY['e', 'e'], ARRAY[90, 95], 256, 4096"),
+        ("LIVE", "'user-1', ARRAY[gen_random_uuid()]"),
+        ("HEAD", "'user-1'"),
+        ("OPEN", "'user-1', 'e'"),
+        ("TRIM_OLD", "3600, 2000"),
+    ] {
+        let (_, sql) = milepost::bus::postgres::STATEMENTS.into_iter().find(|(n, _)| *n == name).unwrap();
+        let explain = format!("PREPARE plan_{name} AS {sql}; EXPLAIN EXECUTE plan_{name} ({arguments})");
+        let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(explain)).fetch_all(database.pool()).await.unwrap();
+        let plan: String = rows.iter().map(|row| sqlx::Row::get::<String, _>(row, 0) + "\n").collect();
+        assert!(plan.contains("Index"), "{name} has a plan by index:\n{plan}");
+        for table in ["bus_events", "bus_live", "bus_streams"] {
+            assert!(!plan.contains(&format!("Seq Scan on {table} ")), "{name} reads all of {table}:\n{plan}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_listener_comes_back_and_nothing_is_missed() {
     let postgres = Postgres::start().unwrap();
