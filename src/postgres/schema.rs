@@ -19,6 +19,9 @@ const MIGRATE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Looks for the lock of the schema while another replica migrates, and the pause between them.
 const LOCK_TRIES: u32 = 60;
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
+/// Taken by whoever migrates. The others look again later: a session that waited for a lock would be waited for by an
+/// index that is made concurrently, and the server ends one of the two as a deadlock.
+const TAKE_TURN: &str = "SELECT pg_try_advisory_lock(20263, 0)";
 /// `lock_not_available`: another session holds what a migration needs.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
@@ -36,6 +39,9 @@ pub enum SchemaError {
     /// A migration stopped half way and needs a person.
     #[error("migration {0} was applied only in part: see migrations/README.md")]
     Partial(i64),
+    /// Another replica migrates, for longer than anybody should wait.
+    #[error("another replica has been migrating the database for more than a minute: see how it is doing")]
+    Busy,
     /// A migration failed.
     #[error("the database schema cannot be migrated")]
     Migrate(#[from] MigrateError),
@@ -48,16 +54,17 @@ impl Database {
     /// Brings the schema up to date. Several replicas may do so at once: one works, the others wait.
     ///
     /// # Errors
-    /// When a migration fails, or others hold the needed locks for too long.
+    /// When a migration fails, or others migrate or hold the needed locks for too long.
     pub async fn migrate(&self) -> Result<(), SchemaError> {
         for _ in 1..LOCK_TRIES {
             match self.migrate_once().await {
+                Err(SchemaError::Busy) => tracing::info!("another replica migrates; waiting"),
                 Err(SchemaError::Migrate(error)) if is_locked(&error) => {
                     tracing::info!("another session holds a lock that the migration needs; waiting");
-                    tokio::time::sleep(LOCK_PAUSE).await;
                 }
                 other => return other,
             }
+            tokio::time::sleep(LOCK_PAUSE).await;
         }
         self.migrate_once().await
     }
@@ -67,11 +74,20 @@ impl Database {
     async fn migrate_once(&self) -> Result<(), SchemaError> {
         let options = self.options().clone().options([("statement_timeout", "0")]);
         let mut connection: PgConnection = within(self.deadline(), options.connect()).await?;
-        let run = async { MIGRATOR.run(&mut connection).await };
-        let outcome = within(MIGRATE_TIMEOUT, run).await;
+        let outcome = self.take_turn(&mut connection).await;
         let closed = tokio::time::timeout(self.deadline(), connection.close()).await;
         drop(closed);
-        Ok(outcome?)
+        outcome
+    }
+
+    /// The turn ends with the connection.
+    async fn take_turn(&self, connection: &mut PgConnection) -> Result<(), SchemaError> {
+        let turn = sqlx::query_scalar(TAKE_TURN).fetch_one(&mut *connection);
+        let is_ours: bool = within(self.deadline(), turn).await?;
+        if !is_ours {
+            return Err(SchemaError::Busy);
+        }
+        Ok(within(MIGRATE_TIMEOUT, async { MIGRATOR.run(connection).await }).await?)
     }
 
     /// Checks that the schema has every migration that this release knows.

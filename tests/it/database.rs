@@ -7,6 +7,7 @@ use milepost::postgres::{Database, SchemaError};
 use milepost::telemetry::Metrics;
 use milepost_harness::Postgres;
 use nix::sys::signal::Signal;
+use sqlx::{ConnectOptions, Connection};
 
 /// A configuration for a test's own database.
 pub fn config(url: &str) -> DatabaseConfig {
@@ -35,6 +36,26 @@ async fn an_older_schema_is_refused_until_it_is_migrated() {
     other.unwrap();
     database.check_schema().await.unwrap();
     database.migrate().await.unwrap();
+}
+
+/// As when one replica makes an index concurrently while another one starts to migrate.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_migration_is_not_in_its_way() {
+    let postgres = Postgres::start().unwrap();
+    let url = postgres.database().unwrap();
+    let database = Database::connect(&config(&url), "milepost-test", &Metrics::new()).await.unwrap();
+    let mut first = database.options().connect().await.unwrap();
+    sqlx::raw_sql("SELECT pg_try_advisory_lock(20263, 0); CREATE TABLE busy (n int)")
+        .execute(&mut first)
+        .await
+        .unwrap();
+    let mut waiting = Box::pin(database.migrate());
+    let early = tokio::time::timeout(Duration::from_millis(1_500), &mut waiting).await;
+    assert!(early.is_err(), "it did not wait: {early:?}");
+    sqlx::raw_sql("CREATE INDEX CONCURRENTLY busy_n ON busy (n)").execute(&mut first).await.unwrap();
+    first.close().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("its turn comes").unwrap();
+    database.check_schema().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -243,6 +243,43 @@ mod tests {
     }
 
     #[test]
+    fn every_limit_holds_at_its_edge() {
+        let with = |change: fn(&mut Draft)| {
+            let mut draft = draft();
+            change(&mut draft);
+            fields(draft)
+        };
+        let at_the_edge = |draft: &mut Draft| {
+            draft.reason = Some("é".repeat(REASON_LEN_MAX));
+            draft.priority = Some(-Priority::MAX);
+            draft.concurrency = Some(CONCURRENCY_MAX);
+            draft.item_timeout_ms = Some(86_400_000);
+            draft.max_attempts = Some(ATTEMPTS_MAX);
+            draft.items = vec!["n".repeat(253)];
+        };
+        assert!(with(at_the_edge).is_empty());
+        assert_eq!(with(|d| d.priority = Some(-101)), ["priority"]);
+        assert_eq!(with(|d| d.concurrency = Some(1_001)), ["concurrency"]);
+        assert_eq!(with(|d| d.item_timeout_ms = Some(86_400_001)), ["item_timeout_ms"]);
+        assert_eq!(with(|d| d.max_attempts = Some(101)), ["max_attempts"]);
+        assert_eq!(with(|d| d.items = vec!["n".repeat(254)]), ["items[0]"]);
+    }
+
+    #[test]
+    fn parameters_are_bounded() {
+        let labels = |n: usize| {
+            let labels: serde_json::Map<_, _> = (0..n).map(|i| (format!("l{i}"), json!("v"))).collect();
+            ActionSpec::parse("label", &json!({"labels": labels})).is_ok()
+        };
+        assert_eq!((labels(PARAMETERS_MAX), labels(PARAMETERS_MAX + 1)), (true, false));
+        let value = |n: usize| ActionSpec::parse("label", &json!({"labels": {"a": "v".repeat(n)}})).is_ok();
+        assert_eq!((value(63), value(64)), (true, false));
+        let wait = |ms: u64| ActionSpec::parse("wait", &json!({"duration_ms": ms})).is_ok();
+        assert_eq!((wait(3_600_000), wait(3_600_001)), (true, false));
+        assert!(ActionSpec::parse("reboot", &json!({})).is_err());
+    }
+
+    #[test]
     fn the_list_of_faults_is_bounded() {
         let bad = Draft { items: vec!["same".into(); 1_000], ..draft() };
         assert_eq!(fields(bad).len(), fault::FAULTS_MAX);
