@@ -252,6 +252,25 @@ mod tests {
         assert_eq!(rig.get("/metrics").await.headers()[CONTENT_TYPE], OPENMETRICS);
     }
 
+    /// Dashboards and alerts are made of these: they are there before anything has happened.
+    #[tokio::test]
+    async fn the_metrics_that_operators_watch_are_there_from_the_start() {
+        let rig = Rig::start(|_| Vec::new()).await;
+        let text = rig.get("/metrics").await.text().await.unwrap();
+        for line in [
+            "milepost_event_delivery_seconds_count 0",
+            "milepost_terminal_events_delivered_total 0",
+            "milepost_db_queries_total{op=\"read\"} 0",
+            "milepost_db_queries_total{op=\"write\"} 0",
+            "milepost_sockets{kind=\"ws\"} 0",
+            "milepost_sockets{kind=\"sse\"} 0",
+            "milepost_tasks_finished_total{status=\"completed\"} 0",
+            "milepost_tasks_finished_total{status=\"failed\"} 0",
+        ] {
+            assert!(text.lines().any(|said| said == line), "{line} is not in\n{text}");
+        }
+    }
+
     #[tokio::test]
     async fn a_backend_that_hangs_makes_the_page_unready_and_never_slow() {
         let rig = Rig::start(|life| {

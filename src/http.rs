@@ -1,17 +1,21 @@
 //! Accepts connections and serves HTTP/1.1 on them, with the bounds that a ready-made server leaves out.
 //!
 //! Each connection has a deadline for its headers (also while it idles between requests), counts against a limit for
-//! as long as its socket lives (upgraded or not), and is told when the process stops. Not here: routes, and what is
-//! sent over upgraded sockets.
+//! as long as its socket lives (upgraded or not), and is told when the process stops. An answer that comes before the
+//! body was read still reaches its client ([`unread`]). Not here: routes, and what is sent over upgraded sockets.
 
+mod unread;
+
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::http::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -89,15 +93,12 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
 
 async fn connection(stream: TcpStream, app: Router, permit: ConnectionPermit, stops: Stops) {
     tune(&stream);
-    let service = app.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(permit.clone());
-        request
-    });
+    let service = service_fn(move |request| answer(app.clone(), request, permit.clone()));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -113,6 +114,19 @@ async fn connection(stream: TcpStream, app: Router, permit: ConnectionPermit, st
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// Passes a request on, and reads off what was left of its body.
+async fn answer(
+    app: Router,
+    mut request: Request<Incoming>,
+    permit: ConnectionPermit,
+) -> Result<Response, Infallible> {
+    request.extensions_mut().insert(permit);
+    let (request, rest) = unread::lend(request);
+    let response = app.oneshot(request).await?;
+    rest.read_off().await;
+    Ok(response)
 }
 
 /// Sets what keeps latency low and stalled clients cheap. A socket that refuses works without it.
@@ -143,7 +157,7 @@ mod tests {
     /// How long a test waits for what must come, beside the deadlines it tests.
     const PATIENCE: Duration = Duration::from_secs(120);
 
-    /// `/` answers at once, `/slow` when it is let go.
+    /// `/` answers a GET and refuses a POST at once, whatever its body; `/slow` answers when it is let go.
     struct Rig {
         address: std::net::SocketAddr,
         stops: Stops,
@@ -164,7 +178,9 @@ mod tests {
                 began.notify_one();
                 wait.notified().await;
             };
-            let app = Router::new().route("/", get(|| async { "ok" })).route("/slow", get(slow));
+            let refuse = axum::routing::post(|| async { axum::http::StatusCode::UNAUTHORIZED });
+            let app =
+                Router::new().route("/", get(|| async { "ok" }).merge(refuse)).route("/slow", get(slow));
             let (connections, ends) = (tracker.clone(), stops.clone());
             tokio::spawn(async move { accept(listener, app, connections_max, &connections, &ends).await });
             Self { address, stops, tracker, begun, let_go }
@@ -185,7 +201,7 @@ mod tests {
     }
 
     /// The next answer's bytes; empty at the end.
-    async fn answer(stream: &mut TcpStream) -> String {
+    async fn next_bytes(stream: &mut TcpStream) -> String {
         let mut bytes = vec![0; 4_096];
         let n = timeout(PATIENCE, stream.read(&mut bytes)).await.expect("an answer in time").unwrap_or(0);
         String::from_utf8_lossy(&bytes[..n]).into_owned()
@@ -197,12 +213,12 @@ mod tests {
         for sent in [&b""[..], b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
             let began = Instant::now();
             let mut stream = rig.connect(sent).await;
-            assert_eq!(answer(&mut stream).await, "", "{sent:?}");
+            assert_eq!(next_bytes(&mut stream).await, "", "{sent:?}");
             assert!((HEADER_TIMEOUT..PATIENCE).contains(&began.elapsed()), "{:?}", began.elapsed());
         }
         let mut stream = rig.connect(REQUEST).await;
-        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
-        assert_eq!(answer(&mut stream).await, "", "idle after an answer is bounded as well");
+        assert!(next_bytes(&mut stream).await.starts_with("HTTP/1.1 200"));
+        assert_eq!(next_bytes(&mut stream).await, "", "idle after an answer is bounded as well");
     }
 
     #[tokio::test]
@@ -213,19 +229,19 @@ mod tests {
         let mut stream = TcpStream::connect(rig.address).await.unwrap();
         // The server may close before all of it is sent.
         let _ = stream.write_all(head.as_bytes()).await;
-        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 431"));
+        assert!(next_bytes(&mut stream).await.starts_with("HTTP/1.1 431"));
     }
 
     #[tokio::test]
     async fn past_the_limit_a_connection_waits_until_another_ends() {
         let rig = Rig::start(2).await;
         let (mut one, mut two) = (rig.connect(REQUEST).await, rig.connect(REQUEST).await);
-        assert!(answer(&mut one).await.starts_with("HTTP/1.1 200"));
-        assert!(answer(&mut two).await.starts_with("HTTP/1.1 200"));
+        assert!(next_bytes(&mut one).await.starts_with("HTTP/1.1 200"));
+        assert!(next_bytes(&mut two).await.starts_with("HTTP/1.1 200"));
         let mut third = rig.connect(REQUEST).await;
         assert!(timeout(Duration::from_millis(300), third.readable()).await.is_err(), "there is no place");
         drop(one);
-        assert!(answer(&mut third).await.starts_with("HTTP/1.1 200"));
+        assert!(next_bytes(&mut third).await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]
@@ -233,16 +249,52 @@ mod tests {
         let rig = Rig::start(10).await;
         let mut fresh = rig.connect(b"").await;
         let mut idle = rig.connect(REQUEST).await;
-        assert!(answer(&mut idle).await.starts_with("HTTP/1.1 200"));
+        assert!(next_bytes(&mut idle).await.starts_with("HTTP/1.1 200"));
         let mut busy = rig.busy().await;
         rig.stops.soft.cancel();
         let began = Instant::now();
-        assert_eq!((answer(&mut fresh).await, answer(&mut idle).await), (String::new(), String::new()));
+        assert_eq!(
+            (next_bytes(&mut fresh).await, next_bytes(&mut idle).await),
+            (String::new(), String::new())
+        );
         assert!(began.elapsed() < HEADER_TIMEOUT, "silent connections are not waited for");
         rig.let_go.notify_one();
-        assert!(answer(&mut busy).await.starts_with("HTTP/1.1 200"));
+        assert!(next_bytes(&mut busy).await.starts_with("HTTP/1.1 200"));
         rig.tracker.close();
         timeout(PATIENCE, rig.tracker.wait()).await.expect("all connections end");
+    }
+
+    fn post(headers: &str) -> Vec<u8> {
+        format!("POST / HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n").into_bytes()
+    }
+
+    /// A client that writes all of its request before it reads is not cut off while it writes.
+    #[tokio::test]
+    async fn an_answer_before_the_end_of_a_large_body_reaches_its_client() {
+        let rig = Rig::start(10).await;
+        let len = 32 * 1024 * 1024;
+        let mut stream = rig.connect(&post(&format!("Content-Length: {len}"))).await;
+        timeout(PATIENCE, stream.write_all(&vec![b'x'; len]))
+            .await
+            .expect("in time")
+            .expect("it is read off");
+        assert!(next_bytes(&mut stream).await.starts_with("HTTP/1.1 401"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_comes_holds_an_answer_up_for_a_short_time_only() {
+        let rig = Rig::start(10).await;
+        let began = Instant::now();
+        let mut stream = rig.connect(&post("Content-Length: 1000")).await;
+        assert!(next_bytes(&mut stream).await.starts_with("HTTP/1.1 401"));
+        assert!(began.elapsed() < HEADER_TIMEOUT, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_asks_first_is_not_told_to_send_a_body_that_nobody_reads() {
+        let rig = Rig::start(10).await;
+        let mut stream = rig.connect(&post("Content-Length: 1000\r\nExpect: 100-continue")).await;
+        assert!(next_bytes(&mut stream).await.starts_with("HTTP/1.1 401"), "and not 100 before it");
     }
 
     #[tokio::test]
@@ -251,7 +303,7 @@ mod tests {
         let mut busy = rig.busy().await;
         rig.stops.soft.cancel();
         rig.stops.hard.cancel();
-        assert_eq!(answer(&mut busy).await, "");
+        assert_eq!(next_bytes(&mut busy).await, "");
         rig.tracker.close();
         timeout(PATIENCE, rig.tracker.wait()).await.expect("all connections end");
     }

@@ -94,6 +94,31 @@ fn a_submit_that_is_watched_ends_with_its_outcome_in_plain_lines() {
 }
 
 #[test]
+fn a_server_without_keys_says_so_and_how_to_get_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let mut command = milepost(folder.path(), &args);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap) {
+        said.push(line);
+        if said.last().unwrap().contains("/#token=") {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = said.join("\n");
+    for part in [
+        "No keys are configured, so only this machine may connect",
+        "export MILEPOST_SERVER_URL=http://127.0.0.1:",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    assert!(said.contains("memory: everything is held by this process"), "{said}");
+}
+
+#[test]
 fn names_come_from_standard_input_and_a_repeat_with_the_same_key_is_the_same_task() {
     let server = Server::start();
     let args = ["submit", "wait", "-c", "local", "--file", "-", "--idempotency-key", "k1", "--json"];
@@ -199,6 +224,7 @@ fn mistakes_on_the_command_line_are_exit_code_2_before_any_call() {
         (&["tasks", "--server", "localhost:1"], "http://"),
         (&["worker"], "milepost serve"),
         (&["migrate"], "database.url"),
+        (&["serve", "--listen", "0.0.0.0:0"], "no key protects it"),
         (&["frobnicate"], "frobnicate"),
     ] {
         let (code, _, err) = run(args);

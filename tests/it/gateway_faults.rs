@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use milepost::BoxError;
 use milepost::action::{ClusterError, Clusters, NodeView};
-use milepost::bus::{BusError, Feed, Following, Health, Inbox, Published, Publisher, Replay};
+use milepost::bus::{BusError, Feed, Following, Health, Inbox, Loss, Published, Publisher, Replay};
 use milepost::dispatch::{DispatchError, Dispatcher, TokenSource};
 use milepost::gateway::Parts;
 use milepost::store::{
@@ -32,6 +32,8 @@ pub enum Fault {
     Hangs,
     /// It is a mistake of ours.
     Panics,
+    /// For a replay: the position cannot be continued.
+    Loses,
 }
 
 /// The faults that are set now.
@@ -71,6 +73,10 @@ impl Faults {
         parts.clusters = Arc::new(Faulty { faults, inner: Arc::clone(&parts.clusters) });
     }
 
+    fn is(&self, call: &str, fault: Fault) -> bool {
+        self.0.lock().unwrap().set.get(call) == Some(&fault)
+    }
+
     async fn pass(&self, call: &'static str) -> Result<(), BoxError> {
         let fault = {
             let mut state = self.0.lock().unwrap();
@@ -79,7 +85,7 @@ impl Faults {
             fault
         };
         match fault {
-            None => Ok(()),
+            None | Some(Fault::Loses) => Ok(()),
             Some(Fault::Fails) => Err(SECRET.into()),
             Some(Fault::Hangs) => std::future::pending().await,
             Some(Fault::Panics) => panic!("{SECRET}: ordered by a test"),
@@ -166,6 +172,9 @@ impl Feed for Faulty<dyn Feed> {
 
     async fn replay(&self, user: &UserId, after: &Position, limit: usize) -> Result<Replay, BusError> {
         self.bus("feed.replay").await?;
+        if self.faults.is("feed.replay", Fault::Loses) {
+            return Ok(Replay::Lost(Loss::Epoch));
+        }
         self.inner.replay(user, after, limit).await
     }
 

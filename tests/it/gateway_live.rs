@@ -408,6 +408,42 @@ async fn sse_says_the_same_and_resumes_by_its_last_event_id() {
     assert!(metrics.text().contains("milepost_sockets{kind=\"sse\"} 0"));
 }
 
+/// Positions mean the same on every replica and on both transports.
+#[tokio::test]
+async fn a_position_of_one_replica_and_transport_is_continued_on_another() {
+    let secret = || Some("a secret for tests of at least thirty-two bytes".to_owned().into());
+    let one = Rig::with(|parts| parts.auth.hs256_secret = secret()).await;
+    let two = Rig::with(|parts| {
+        parts.auth.hs256_secret = secret();
+        (parts.store, parts.feed) = (one.store.clone(), one.bus.clone());
+    })
+    .await;
+    let task = TaskId::generate();
+    let mut live = one.live("ada", None).await;
+    live.snapshot().await;
+    for seq in 1..=3 {
+        one.publish("ada", &progress(task, seq, 1)).await;
+    }
+    let places: Vec<String> = frames(&mut live, 3)
+        .await
+        .iter()
+        .map(|frame| frame["position"].as_str().unwrap().to_owned())
+        .collect();
+    let sse = |query: String| two.request(reqwest::Method::GET, &format!("/api/v1/live/sse{query}"), "ada");
+    let by_position = sse(format!("?position={}", places[1]));
+    let by_header = sse(format!("?position={}", places[0])).header("Last-Event-ID", &places[1]);
+    for request in [by_position, by_header] {
+        let mut sse = Sse::open(request).await;
+        assert_eq!(sse.next().await.unwrap().2["recovered"], true);
+        assert_eq!(sse.next().await.unwrap().2["seq"], 3, "the header takes the place of the parameter");
+    }
+    let mut back = two.live("ada", Some(&places[0])).await;
+    assert_eq!(back.frame().await["recovered"], true);
+    assert_eq!(seqs(&frames(&mut back, 2).await), [2, 3]);
+    one.stop().await;
+    two.stop().await;
+}
+
 #[tokio::test]
 async fn delivery_is_measured_from_the_end_of_an_item() {
     let rig = Rig::start().await;

@@ -234,6 +234,24 @@ async fn a_live_connection_that_cannot_be_brought_up_to_date_is_closed_with_4011
     rig.stop().await;
 }
 
+/// A stream that is lost again while the snapshot is on its way is tried anew, but not for ever.
+#[tokio::test]
+async fn a_stream_that_is_lost_at_every_start_ends_the_connection() {
+    let (rig, faults, _) = faulty(|_| {}).await;
+    faults.set("feed.replay", Fault::Loses);
+    let mut live = Live::open(bearer(&rig, "ada", "")).await.unwrap();
+    let mut starts = Vec::new();
+    let code = loop {
+        match live.next().await {
+            Ok(frame) if frame["type"] == "hello" => starts.push(frame["reason"].clone()),
+            Ok(frame) => assert_eq!(frame["type"], "snapshot"),
+            Err(code) => break code,
+        }
+    };
+    assert_eq!((code, starts.len(), &starts[0], &starts[1]), (4011, 10, &Value::Null, &json!("epoch")));
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn an_open_socket_takes_a_place_under_the_connection_limit() {
     let rig = Rig::with(|parts| parts.server.connections_max = 1).await;
