@@ -1,10 +1,11 @@
 //! What Milepost writes beside a cordon, so that people see who cordoned a node, when and why. Written in the patch of
 //! the cordon and removed in the patch of the uncordon.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::node::Observed;
 use crate::store::Task;
 use crate::task::{TaskId, UserId};
 
@@ -66,17 +67,18 @@ impl Annotations {
         pairs.into_iter().map(|(key, value)| (key.clone(), value)).collect()
     }
 
-    /// Removes those that the node has.
-    pub(super) fn clear(&self, node: &Observed) -> Map<String, Value> {
+    /// Removes those that a node with these annotations has.
+    pub(super) fn clear(&self, there: &BTreeMap<String, String>) -> Map<String, Value> {
         let keys = [&self.reason, &self.actor, &self.task, &self.time, &self.previous];
         keys.into_iter()
-            .filter(|key| node.annotations.contains_key(*key))
+            .filter(|key| there.contains_key(*key))
             .map(|key| (key.clone(), Value::Null))
             .collect()
     }
 
-    pub(super) fn reason(&self, node: &Observed) -> Option<String> {
-        node.annotations.get(&self.reason).cloned()
+    /// The reason among a node's annotations.
+    pub(super) fn reason(&self, there: &BTreeMap<String, String>) -> Option<String> {
+        there.get(&self.reason).cloned()
     }
 }
 

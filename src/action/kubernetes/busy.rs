@@ -11,8 +11,10 @@ use kube::client::{Body, ClientBuilder};
 use tower::Service;
 use tower::util::MapResultLayer;
 
-use super::errors::RETRY_AFTER_MAX;
 use crate::BoxError;
+
+/// The longest wait that a server may ask for.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// Refused before it was looked at: nothing was done.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

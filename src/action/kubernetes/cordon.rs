@@ -23,7 +23,7 @@ pub(super) fn cordon(node: &Observed, annotations: &Annotations, note: &Note, no
 /// Takes our annotations along, also where another tool has made the node schedulable and left them. The patch carries
 /// the version that was read: a cordon that somebody else makes meanwhile is seen before it is undone.
 pub(super) fn uncordon(node: &Observed, annotations: &Annotations) -> Decision {
-    let stale = annotations.clear(node);
+    let stale = annotations.clear(&node.annotations);
     if !node.unschedulable && stale.is_empty() {
         return Decision::Already;
     }

@@ -5,12 +5,9 @@ use std::time::Duration;
 
 use kube::core::Status;
 
-use super::busy::Busy;
+use super::busy::{Busy, RETRY_AFTER_MAX};
 use crate::action::ActionError;
 use crate::task::ClusterName;
-
-/// The longest wait that a server may ask for.
-pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]

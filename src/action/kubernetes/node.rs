@@ -46,7 +46,7 @@ pub(super) fn view(node: DynamicObject, annotations: &Annotations) -> NodeView {
         ready,
         unschedulable: node.unschedulable,
         roles: node.labels.keys().filter_map(role).collect(),
-        cordon_reason: annotations.reason(&node).filter(|_| node.unschedulable),
+        cordon_reason: annotations.reason(&node.annotations).filter(|_| node.unschedulable),
         taints: node.taints.iter().map(taint_text).collect(),
         labels: node.labels,
         version,

@@ -1,22 +1,20 @@
 //! The reading side of the bus in Postgres, as gateways use it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::followers::Followers;
 use super::reader::{Reader, read};
 use super::rows::Head;
+use super::shared::Shared;
 use super::upkeep::Upkeep;
 use super::{CHANNEL, statements, unavailable};
-use crate::BoxError;
 use crate::bus::{BusError, Feed, Following, Health, Inbox, Replay};
 use crate::config::{BusConfig, Notify as Mode};
 use crate::lifecycle::Lifecycle;
 use crate::postgres::Database;
-use crate::postgres::listener::{Heard, listen};
+use crate::postgres::listener::listen;
 use crate::task::{Epoch, Event, Position, TaskId, UserId};
 
 /// Most entries in one page of a replay, whatever the caller asks for.
@@ -28,29 +26,6 @@ pub struct PostgresFeed {
     shared: Arc<Shared>,
     ended: CancellationToken,
     _end_on_drop: DropGuard,
-}
-
-/// What the feed and its task share.
-pub(super) struct Shared {
-    followers: Mutex<Followers>,
-    /// Rung when a user is.
-    pub(super) bell: Notify,
-    left: Notify,
-    state: Mutex<State>,
-}
-
-/// What the health page is told.
-#[derive(Debug, Clone)]
-struct State {
-    reading: Result<(), String>,
-    listening: Listening,
-}
-
-#[derive(Debug, Clone)]
-enum Listening {
-    SwitchedOff,
-    Hears,
-    Deaf(String),
 }
 
 impl PostgresFeed {
@@ -119,87 +94,7 @@ impl Task {
     /// After a soft stop: until nobody is followed.
     async fn over(&self) {
         self.soft.cancelled().await;
-        loop {
-            let left = self.shared.left.notified();
-            if self.shared.followers().is_empty() {
-                return;
-            }
-            left.await;
-        }
-    }
-}
-
-impl Shared {
-    fn new(mode: Mode) -> Self {
-        let listening = match mode {
-            Mode::Poll => Listening::SwitchedOff,
-            Mode::Listen => Listening::Deaf("connecting".into()),
-        };
-        let state = State { reading: Err("nothing was read yet".into()), listening };
-        Self {
-            followers: Mutex::default(),
-            bell: Notify::new(),
-            left: Notify::new(),
-            state: Mutex::new(state),
-        }
-    }
-
-    pub(super) fn followers(&self) -> MutexGuard<'_, Followers> {
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether notifications arrive.
-    pub(super) fn hears(&self) -> bool {
-        matches!(self.state().listening, Listening::Hears)
-    }
-
-    pub(super) fn reads_well(&self) {
-        if std::mem::replace(&mut self.state().reading, Ok(())).is_err() {
-            tracing::info!("the progress bus is read");
-        }
-    }
-
-    pub(super) fn reads_badly(&self, error: &sqlx::Error) {
-        if std::mem::replace(&mut self.state().reading, Err(error.to_string())).is_ok() {
-            tracing::warn!(%error, "the progress bus cannot be read; trying until it can");
-        }
-    }
-
-    fn heard(&self, heard: &Heard<'_>) {
-        match heard {
-            Heard::Connected => self.connected(),
-            Heard::Disconnected(error) => self.disconnected(error),
-            Heard::Message(user) => {
-                if UserId::new(user).is_ok_and(|user| self.followers().ring(&user)) {
-                    self.bell.notify_one();
-                }
-            }
-        }
-    }
-
-    fn connected(&self) {
-        self.state().listening = Listening::Hears;
-        self.followers().ring_all();
-        self.bell.notify_one();
-        tracing::info!("notifications of the progress bus arrive");
-    }
-
-    fn disconnected(&self, error: &BoxError) {
-        let before = std::mem::replace(&mut self.state().listening, Listening::Deaf(error.to_string()));
-        if matches!(before, Listening::Hears) {
-            tracing::warn!(%error, "notifications of the progress bus are lost; polling until they arrive again");
-        }
-        // The pause until the next poll is shorter now.
-        self.bell.notify_one();
-    }
-
-    fn unfollow(&self, user: &UserId, number: u64) {
-        self.followers().unfollow(user, number);
-        self.left.notify_one();
+        self.shared.followed_no_more().await;
     }
 }
 
@@ -253,18 +148,9 @@ impl Feed for PostgresFeed {
     }
 
     fn health(&self) -> Health {
-        let State { reading, listening } = self.shared.state().clone();
         if self.ended.is_cancelled() {
             return Health { ready: false, detail: "the progress bus is no longer read".into() };
         }
-        let detail = match (&reading, listening) {
-            (Err(error), _) => format!("the progress bus cannot be read: {error}"),
-            (Ok(()), Listening::Hears) => "progress arrives by notification".into(),
-            (Ok(()), Listening::SwitchedOff) => "progress arrives by polling, as configured".into(),
-            (Ok(()), Listening::Deaf(error)) => {
-                format!("progress arrives by polling, for notifications do not arrive: {error}")
-            }
-        };
-        Health { ready: reading.is_ok(), detail }
+        self.shared.health()
     }
 }

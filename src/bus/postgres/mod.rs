@@ -10,13 +10,15 @@
 //! off (`bus.notify: poll`). Ids are dense, so a reader sees a gap for what it is.
 //!
 //! The tables are unlogged: a crash of the server empties them, which readers are told as a new epoch. Every
-//! feed also trims the tables ([`upkeep`]). Reading order: [`statements`] · [`publisher`] · [`rows`] · [`followers`] · [`reader`] · [`feed`].
+//! feed also trims the tables ([`upkeep`]). Reading order: [`statements`] · [`publisher`] · [`rows`] · [`followers`] · [`shared`] ·
+//! [`reader`] · [`feed`].
 
 mod feed;
 mod followers;
 mod publisher;
 mod reader;
 mod rows;
+mod shared;
 mod statements;
 mod upkeep;
 

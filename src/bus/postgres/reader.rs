@@ -8,9 +8,9 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::feed::Shared;
 use super::followers::Asked;
 use super::rows::{Found, group};
+use super::shared::Shared;
 use super::{jittered, statements};
 use crate::config::BusConfig;
 use crate::postgres::Database;

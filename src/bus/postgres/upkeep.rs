@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::feed::Shared;
+use super::shared::Shared;
 use super::{jittered, statements};
 use crate::config::BusConfig;
 use crate::postgres::Database;
