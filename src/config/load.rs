@@ -39,7 +39,10 @@ impl Sources {
     #[must_use]
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
         let env = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            // A value that is not text is kept, with the sign for what cannot be read in it, to be refused by name.
+            .filter_map(|(name, value)| {
+                Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+            })
             .filter(|(name, _)| name.starts_with("MILEPOST_"))
             .collect();
         Self { file, default_file: Some(DEFAULT_FILE.into()), env, flags }
@@ -160,6 +163,9 @@ impl Reader {
             return;
         }
         let key = rest.to_lowercase().replace("__", ".");
+        if text.contains(char::REPLACEMENT_CHARACTER) {
+            return self.fault(&key, name, "is not UTF-8 text", "set it anew");
+        }
         if self.keys.is_field(&key) {
             self.take(&key, readings(text), name);
         } else {

@@ -245,6 +245,18 @@ fn every_fault_of_a_configuration_is_told_before_a_port_opens() {
     }
 }
 
+/// Left out, it would be another configuration than the one that was meant: memory mode in place of a database.
+#[test]
+fn a_variable_that_is_not_text_is_refused_and_not_passed_over() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let url = std::ffi::OsStr::from_bytes(b"postgres://u:planted\xff@db/m");
+    let output = milepost(folder.path(), &["config"]).env("MILEPOST_DATABASE__URL", url).output().unwrap();
+    let (code, _, err) = finish(&output);
+    assert!(code == 2 && err.contains("MILEPOST_DATABASE__URL") && err.contains("UTF-8"), "{code} {err}");
+    assert!(!err.contains("planted"), "{err}");
+}
+
 #[test]
 fn the_effective_configuration_hides_secrets() {
     let folder = tempfile::tempdir().unwrap();
