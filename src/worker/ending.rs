@@ -71,7 +71,10 @@ impl Ending<'_> {
         match keep_trying(self.worker, self.held, "ending a task", || store.finish(fence, &event)).await {
             Ok(row) => self.ended(row, &event, publishing).await,
             // A pause that came before the last result was recorded: it rests with nothing left to run.
-            Err(StoreError::Refused { .. }) => return self.give_back(publishing).await,
+            Err(StoreError::Refused { .. }) => {
+                self.reporter.take_back(event);
+                return self.give_back(publishing).await;
+            }
             Err(error) => abandon(self.worker, self.held, &error),
         }
         Left::Done

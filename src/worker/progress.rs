@@ -123,6 +123,12 @@ impl Progress {
         self.number(EventKind::terminal(verdict), now)
     }
 
+    /// The task did not end, so nobody was told its last event: its number is free, and its changes wait again.
+    pub(super) fn take_back(&mut self, terminal: Event) {
+        self.last = Seq(terminal.seq.0 - 1);
+        terminal.items.into_iter().rev().for_each(|change| self.waiting.push_front(change));
+    }
+
     fn next_kind(&mut self) -> Option<(EventKind, Status, Option<String>)> {
         let news = !self.waiting.is_empty() || !self.overdue.is_empty();
         let progress = news.then_some((EventKind::Progress, self.task.state.status, None));

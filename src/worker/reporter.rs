@@ -127,6 +127,11 @@ impl Reporter {
         lock(&self.progress).terminal(counts, verdict, now)
     }
 
+    /// The store refused to end the task with this event.
+    pub(super) fn take_back(&self, terminal: Event) {
+        lock(&self.progress).take_back(terminal);
+    }
+
     /// Takes the oldest results for one call to the store. Empty when none wait.
     pub(super) fn take_batch(&self) -> Vec<ItemResult> {
         let mut unrecorded = lock(&self.unrecorded);

@@ -61,6 +61,24 @@ async fn a_pause_finishes_what_is_in_flight_and_a_resume_runs_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pause_that_comes_with_the_last_results_lets_the_task_rest_with_all_told() {
+    let rig = Rig::new();
+    let actions = TestActions::taking(Duration::from_secs(2));
+    let _life = rig.worker("w1", &actions, deaf());
+    let id = rig.submit(5).await;
+    until("all items are in flight", || async { actions.in_work() == 5 }).await;
+    rig.control(id, Control::Pause).await;
+    until("the task is let go", || async { rig.task(id).await.worker.is_none() }).await;
+    until("the pause is told", || async { rig.events(id).last().unwrap().kind == EventKind::Paused }).await;
+    assert_eq!(told(&rig.dense_events(id), 5), [1; 5]);
+    rig.control(id, Control::Resume).await;
+    rig.dispatch.notify(id).await.unwrap();
+    let task = rig.over(id).await;
+    assert_eq!((task.state.status, task.counts.succeeded), (Status::Completed, 5));
+    assert_eq!(actions.runs(id), once_each(5));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_an_action_logs_is_said_of_its_task() {
     let _logs = tracing::subscriber::set_default(tracing_subscriber::registry());
     let rig = Rig::new();

@@ -115,12 +115,6 @@ async fn a_paused_task_stays_paused_when_its_worker_stops() {
     assert_eq!(rig.dense_events(id).last().unwrap().status, Status::Paused);
 }
 
-/// A worker that hears of users' wishes so rarely that a stop comes first.
-fn deaf() -> WorkerConfig {
-    let (lease, renew_interval) = (Duration::from_secs(600), Duration::from_secs(200));
-    WorkerConfig { lease, renew_interval, ..WorkerConfig::default() }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_pause_that_comes_with_the_stop_is_told_as_the_record_has_it() {
     let rig = Rig::new();
