@@ -74,7 +74,7 @@ impl Api {
         if let Some(document) = discovery::document(&path) {
             return Ok(json(200, &document));
         }
-        match path.strip_prefix(NODES).map(|rest| rest.strip_prefix('/').unwrap_or(rest)) {
+        match node_name(&path) {
             None if matches!(path.as_str(), "/livez" | "/readyz" | "/healthz") => Ok(text(200, "ok")),
             Some(name) if !name.contains('/') => self.node_request(verb, name, &query?, request).await,
             _ => Err(Refusal::no_such_path()),
@@ -126,6 +126,12 @@ impl Api {
         let node = self.nodes.update(name, dry_run, edit)?;
         Ok(json(200, &view.one(&node)))
     }
+}
+
+/// The rest of a path to nodes: empty for all of them.
+fn node_name(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix(NODES)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
 /// The Kubernetes verb of a request.
@@ -186,6 +192,12 @@ fn reply(code: u16, content_type: &'static str, body: Body) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_paths_to_nodes_are_paths_to_nodes() {
+        let paths = ["/api/v1/nodes", "/api/v1/nodes/n", "/api/v1/nodesn", "/api/v1/pods"];
+        assert_eq!(paths.map(node_name), [Some(""), Some("n"), None, None]);
+    }
 
     #[test]
     fn verbs_are_those_of_kubernetes() {

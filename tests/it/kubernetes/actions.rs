@@ -1,8 +1,13 @@
 //! What our actions leave on a node, and what they never touch.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use milepost::action::{Action, ActionError, Actions, ClusterError, Clusters, Target};
+use milepost::action::{
+    Action, ActionError, Actions, ClusterError, Clusters, KubeClusters, Registry, Target,
+};
+use milepost::clock::SystemClock;
+use milepost::config::{ActionsConfig, ClusterConfig};
 use milepost::simulator::Simulator;
 use milepost::task::ItemName;
 use serde_json::{Value, json};
@@ -100,6 +105,55 @@ async fn wait_needs_no_cluster_and_must_be_allowed() {
     }
     assert!(on.registry.prepare(&wait("other")).await.is_err());
     assert!(on.registry.prepare(&task("local", "cordon", Value::Null)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_context_chooses_the_cluster_and_a_wrong_way_is_a_sentence() {
+    let simulators = [simulator(1).await, simulator(1).await];
+    let home = tempfile::TempDir::new().unwrap();
+    let path = home.path().join("kubeconfig");
+    std::fs::write(&path, both(&simulators)).unwrap();
+    let config = |name: &str, context: Option<&str>, in_cluster: bool| ClusterConfig {
+        name: name.into(),
+        kubeconfig: (!in_cluster).then(|| path.clone()),
+        context: context.map(str::to_owned),
+        in_cluster,
+    };
+    let configs = [
+        config("current", None, false),
+        config("other", Some("second"), false),
+        config("missing", Some("third"), false),
+        config("inside", None, true),
+    ];
+    let clusters = KubeClusters::new(&configs, &ActionsConfig::default()).unwrap();
+    let registry = Registry::new(clusters, false, Arc::new(SystemClock));
+    let name = ItemName::new("node-001").unwrap();
+    for (cluster, asked) in [("other", [0, 2]), ("current", [2, 2])] {
+        let action = registry.prepare(&task(cluster, "cordon", Value::Null)).await.ok().unwrap();
+        assert_eq!(action.run(Target { index: 0, name: &name }).await, CHANGED);
+        assert_eq!(simulators.each_ref().map(|simulator| simulator.requests().len()), asked);
+    }
+    for cluster in ["missing", "inside"] {
+        let refused = registry.prepare(&task(cluster, "cordon", Value::Null)).await.err().unwrap();
+        let sentence = format!("cluster {cluster} cannot be used: ");
+        assert!(
+            matches!(&refused, ActionError::Permanent { message } if message.starts_with(&sentence)),
+            "{refused}"
+        );
+    }
+}
+
+/// A kubeconfig with the contexts `first`, which is the current one, and `second`.
+fn both(simulators: &[Simulator; 2]) -> String {
+    let mut yaml = "apiVersion: v1\nkind: Config\ncurrent-context: first\n".to_owned();
+    let [first, second] = simulators.each_ref().map(|simulator| simulator.addr);
+    yaml += &format!(
+        "clusters:\n- {{name: a, cluster: {{server: 'http://{first}'}}}}\n- {{name: b, cluster: {{server: 'http://{second}'}}}}\n"
+    );
+    yaml += "users:\n- {name: u, user: {}}\ncontexts:\n";
+    yaml +=
+        "- {name: first, context: {cluster: a, user: u}}\n- {name: second, context: {cluster: b, user: u}}\n";
+    yaml
 }
 
 /// Writes labels `other-0`, `other-1`, ... and as many taints until told to stop, as fast as it can be done fairly.
