@@ -26,8 +26,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Tries after the first one of a call that is safe to repeat.
 const RETRIES: usize = 3;
-/// The longest wait that a server may ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
+/// A call that the server puts off for longer is not repeated: whoever waits for it is told instead.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 /// The largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Tasks and items asked for at once.
@@ -265,7 +265,7 @@ impl Api {
             .with_jitter();
         (|| self.send(call))
             .retry(waits)
-            .when(ApiError::is_transient)
+            .when(|error| error.is_transient() && error.retry_after() <= Some(RETRY_AFTER_MAX))
             .adjust(|error, wait| wait.map(|wait| wait.max(error.retry_after().unwrap_or_default())))
             .await
     }
@@ -367,7 +367,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
     let waiting = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
     let header = response.headers().get(RETRY_AFTER).filter(|_| waiting.contains(&response.status()))?;
     let seconds = header.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+    Some(Duration::from_secs(seconds))
 }
 
 /// Reads a body up to [`ANSWER_BYTES_MAX`].

@@ -35,7 +35,8 @@ async fn answer(State((answers, seen)): State<(Arc<Answers>, Seen)>, request: Re
     let mut seen = seen.lock().unwrap();
     let (status, json) = &answers[seen.len().min(answers.len() - 1)];
     seen.push((what, key, body));
-    (StatusCode::from_u16(*status).unwrap(), json.to_string())
+    let put_off = json["retry_after"].as_str().unwrap_or("0").to_owned();
+    (StatusCode::from_u16(*status).unwrap(), [("retry-after", put_off)], json.to_string())
 }
 
 impl Server {
@@ -78,6 +79,15 @@ async fn refusals_are_the_servers_problem_and_are_not_repeated() {
     let server = serve(vec![(409, problem)]).await;
     let error = server.api().control(TaskId::generate(), Control::Resume).await.unwrap_err();
     assert_eq!((error.status(), error.to_string().as_str()), (Some(409), "the task is completed"));
+    assert_eq!(server.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn who_is_put_off_for_long_is_told_at_once() {
+    let full = json!({"status": 429, "detail": "too many open tasks", "retry_after": "30"});
+    let server = serve(vec![(429, full), (202, task(1))]).await;
+    let error = server.api().submit(&draft(), "key-1").await.unwrap_err();
+    assert_eq!((error.status(), error.to_string().as_str()), (Some(429), "too many open tasks"));
     assert_eq!(server.calls().len(), 1);
 }
 
