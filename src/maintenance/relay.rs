@@ -1,8 +1,11 @@
 //! Publishes committed events that their worker did not: it died in between, or the bus was away.
 //!
-//! Rows go out in the order of their commit. The first one that cannot be published ends the run, so that no event
-//! overtakes an older one. An event that the bus has already, or that a newer attempt shut out, counts as published.
+//! Rows go out in the order of their commit, and none overtakes an older one of the same user: a user whose event cannot
+//! be published waits for the next run, and holds up nobody else. When that happens to a few users in a row the bus is
+//! taken to be away, and the run ends. An event that the bus has already, or that a newer attempt shut out, counts as
+//! published.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +21,8 @@ use crate::store::{OutboxId, OutboxRow, UpkeepStore};
 const BATCH: u32 = 200;
 /// Batches in one run, so that a long outage is worked off without keeping other duties waiting.
 const BATCHES_MAX: u32 = 10;
+/// Users whose events could not be published, after which the bus counts as away.
+const FAILED_USERS_MAX: usize = 3;
 /// Longest wait for the bus to take one event.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -59,17 +64,34 @@ impl Duty for Relay {
 }
 
 impl Relay {
-    /// Publishes in order up to the first failure.
+    /// Publishes what it can. Gives back what is done with, and the first failure.
     async fn publish(&self, rows: &[OutboxRow]) -> (Vec<OutboxId>, Option<BusError>) {
-        let mut done = Vec::with_capacity(rows.len());
+        let (mut done, mut failure) = (Vec::with_capacity(rows.len()), None);
+        let mut failed = HashSet::new();
         for row in rows {
-            let reply = timeout(PUBLISH_DEADLINE, self.publisher.publish(&row.owner, &row.event)).await;
-            let late = |late| Err(BusError::Unavailable { doing: "relaying", source: Box::new(late) });
-            match reply.unwrap_or_else(late) {
-                Ok(_) | Err(BusError::Fenced { .. }) => done.push(row.id),
-                Err(error) => return (done, Some(error)),
+            if failed.contains(&row.owner) {
+                continue;
+            }
+            match self.publish_one(row).await {
+                Ok(()) => done.push(row.id),
+                Err(error) => {
+                    failed.insert(&row.owner);
+                    failure.get_or_insert(error);
+                }
+            }
+            if failed.len() == FAILED_USERS_MAX {
+                break;
             }
         }
-        (done, None)
+        (done, failure)
+    }
+
+    async fn publish_one(&self, row: &OutboxRow) -> Result<(), BusError> {
+        let reply = timeout(PUBLISH_DEADLINE, self.publisher.publish(&row.owner, &row.event)).await;
+        match reply {
+            Ok(Ok(_) | Err(BusError::Fenced { .. })) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(late) => Err(BusError::Unavailable { doing: "relaying", source: Box::new(late) }),
+        }
     }
 }

@@ -28,10 +28,11 @@ impl Clock for TestClock {
     }
 }
 
-/// A bus that is away for so many publishes, and remembers in which order it was asked.
+/// A bus that is away for so many publishes, takes nothing for one user, and remembers in which order it was asked.
 struct TestBus {
     bus: MemoryBus,
     away: AtomicU32,
+    refused: Mutex<Option<UserId>>,
     asked: Mutex<Vec<TaskId>>,
 }
 
@@ -40,7 +41,7 @@ impl Publisher for TestBus {
     async fn publish(&self, user: &UserId, event: &Event) -> Result<Published, BusError> {
         self.asked.lock().unwrap().push(event.task_id);
         let away = self.away.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
-        if away {
+        if away || self.refused.lock().unwrap().as_ref() == Some(user) {
             return Err(BusError::Unavailable { doing: "publishing", source: "cut".into() });
         }
         self.bus.publish(user, event).await
@@ -70,7 +71,8 @@ impl Rig {
     fn with(config: MaintenanceConfig) -> Self {
         let store = Arc::new(MemoryStore::new(Arc::new(TestClock(Instant::now()))));
         let bus = MemoryBus::new(&BusConfig::default());
-        let bus = Arc::new(TestBus { bus, away: AtomicU32::new(0), asked: Mutex::default() });
+        let (away, refused, asked) = (AtomicU32::new(0), Mutex::default(), Mutex::default());
+        let bus = Arc::new(TestBus { bus, away, refused, asked });
         let rig = Self {
             store,
             bus,
@@ -92,6 +94,10 @@ impl Rig {
     }
 
     async fn submit(&self, max_attempts: u16) -> TaskId {
+        self.submit_as(ada(), max_attempts).await
+    }
+
+    async fn submit_as(&self, owner: UserId, max_attempts: u16) -> TaskId {
         let draft = Draft {
             action: "cordon".into(),
             cluster: "prod".into(),
@@ -100,7 +106,7 @@ impl Rig {
             ..Draft::default()
         };
         let spec = TaskSpec::new(draft).unwrap();
-        let new = NewTask { id: TaskId::generate(), owner: ada(), spec, key: None, open_max: 1_000 };
+        let new = NewTask { id: TaskId::generate(), owner, spec, key: None, open_max: 1_000 };
         let id = new.id;
         self.store.create(new).await.unwrap();
         id
@@ -191,6 +197,26 @@ async fn an_absent_bus_delays_ends_and_keeps_their_order() {
     assert_eq!(order, ended);
     let asked = rig.bus.asked.lock().unwrap().clone();
     assert_eq!(asked[..5], [ended[0]; 5], "nothing overtakes what could not be published");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_takes_nothing_holds_up_nobody_else() {
+    let rig = Rig::new();
+    let bob = UserId::new("bob").unwrap();
+    *rig.bus.refused.lock().unwrap() = Some(bob.clone());
+    for owner in [&bob, &bob, &ada()] {
+        rig.submit_as(owner.clone(), 3).await;
+    }
+    for _ in 0..3 {
+        rig.finish_silently(rig.claim().await).await;
+    }
+    seconds(10).await;
+    assert_eq!(rig.told().await.len(), 1);
+    let left = rig.store.unpublished(Duration::ZERO, 10).await.unwrap();
+    assert_eq!(left.iter().map(|row| &row.owner).collect::<Vec<_>>(), [&bob, &bob]);
+    *rig.bus.refused.lock().unwrap() = None;
+    seconds(60).await;
+    assert!(rig.store.unpublished(Duration::ZERO, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
