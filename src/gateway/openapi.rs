@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
+use utoipa::openapi::path::PathItem;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{RefOr, Response};
 use utoipa::{Modify, OpenApi};
 
 use super::error::{FieldError, Problem};
@@ -22,7 +24,7 @@ use super::routes::{clusters, live, nodes, tasks};
         live::ticket, live::ws, live::events
     ),
     components(schemas(Problem, FieldError)),
-    modifiers(&Bearer),
+    modifiers(&Bearer, &Problems),
     security(("bearer" = []))
 )]
 struct Api;
@@ -35,6 +37,28 @@ impl Modify for Bearer {
             SecurityScheme::Http(Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build());
         api.components.get_or_insert_default().add_security_scheme("bearer", scheme);
     }
+}
+
+/// Gives every refusal the media type that problem documents are sent with.
+struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        for response in api.paths.paths.values_mut().flat_map(refusals) {
+            if let Some(content) = response.content.shift_remove("application/json") {
+                response.content.insert("application/problem+json".to_owned(), content);
+            }
+        }
+    }
+}
+
+fn refusals(path: &mut PathItem) -> impl Iterator<Item = &mut Response> {
+    let operations = [&mut path.get, &mut path.post].into_iter().flatten();
+    let answers = operations.flat_map(|operation| &mut operation.responses.responses);
+    answers.filter(|(status, _)| status.starts_with(['4', '5'])).filter_map(|(_, answer)| match answer {
+        RefOr::T(response) => Some(response),
+        RefOr::Ref(_) => None,
+    })
 }
 
 /// The document as JSON.
@@ -61,5 +85,22 @@ mod tests {
         }
         let copy = std::fs::read_to_string(COPY).unwrap();
         assert!(copy == document(), "docs/openapi.json is not what the routes say; see this test");
+    }
+
+    #[test]
+    fn refusals_are_problem_documents() {
+        let document: serde_json::Value = serde_json::from_str(document()).unwrap();
+        let paths = document["paths"].as_object().unwrap().values();
+        let operations = paths.flat_map(|path| path.as_object().unwrap().values());
+        let mut refusals = 0;
+        for (status, answer) in operations.flat_map(|one| one["responses"].as_object().unwrap()) {
+            let types: Vec<&String> =
+                answer["content"].as_object().into_iter().flat_map(|c| c.keys()).collect();
+            if status.starts_with(['4', '5']) {
+                assert_eq!(types, ["application/problem+json"], "{status}: {answer}");
+                refusals += 1;
+            }
+        }
+        assert!(refusals > 20, "{refusals} refusals are described");
     }
 }
