@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use sqlx::Executor;
 
 use crate::database::{config, migrated};
+use crate::support::until;
 
 /// Two gateway replicas and a publisher on one database.
 struct Bus {
@@ -45,32 +46,18 @@ impl Bus {
 
     /// Publishes until the server takes it: it may be away.
     async fn publish(&self, user: &UserId, task: TaskId, seq: u64) {
-        let publish = async {
-            while self.publisher.publish(user, &progress(task, 1, seq)).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, publish).await.expect("the server comes back");
+        let event = progress(task, 1, seq);
+        until("the server is back", async || self.publisher.publish(user, &event).await.is_ok()).await;
     }
 
     async fn wait_for_health(&self, word: &str) {
-        let wait = async {
-            while !self.feeds.iter().all(|feed| feed.health().detail.contains(word)) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let ended = tokio::time::timeout(PATIENCE, wait).await;
-        assert!(ended.is_ok(), "not {word}: {:?}", self.feeds.each_ref().map(|feed| feed.health()));
+        let all = async || self.feeds.iter().all(|feed| feed.health().detail.contains(word));
+        until(word, all).await;
     }
 
     /// Waits until a count is as it should be.
     async fn until(&self, what: &'static str, as_it_should: impl Fn(i64) -> bool) {
-        let wait = async {
-            while !as_it_should(self.count(what).await) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+        until(what, async || as_it_should(self.count(what).await)).await;
     }
 
     async fn count(&self, what: &'static str) -> i64 {

@@ -17,7 +17,8 @@ use milepost::lifecycle::Lifecycle;
 use milepost::redis::{Keys, Redis, Shard};
 use milepost::task::{ReplicaId, TaskId, UserId};
 use milepost::telemetry::Metrics;
-use tokio::time::Instant;
+
+use crate::support::eventually;
 
 /// How long a test waits for what must come, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,14 +57,19 @@ impl Replica {
     /// Follows a user with an inbox that remembers.
     async fn follow(&self, user: &UserId) -> (milepost::bus::Following, Arc<Collector>) {
         let inbox = Collector::new();
-        let following = eventually(async || self.bus.follow(user, inbox.clone()).await.ok()).await;
+        let following =
+            eventually("the user is followed", async || self.bus.follow(user, inbox.clone()).await.ok())
+                .await;
         (following, inbox)
     }
 
     /// Publishes the events `seqs` of attempt 1, through outages.
     async fn publish(&self, user: &UserId, task: TaskId, seqs: std::ops::RangeInclusive<u64>) {
         for seq in seqs {
-            eventually(async || self.bus.publish(user, &progress(task, 1, seq)).await.ok()).await;
+            eventually("the event is published", async || {
+                self.bus.publish(user, &progress(task, 1, seq)).await.ok()
+            })
+            .await;
         }
     }
 
@@ -90,26 +96,6 @@ fn connect(server: &Server, metrics: &Metrics) -> Redis {
 
 fn keys() -> Keys {
     Keys::new("mp").unwrap()
-}
-
-/// Tries until something comes of it.
-async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = attempt().await {
-            return value;
-        }
-        assert!(Instant::now() < end, "waited {PATIENCE:?} in vain");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "waited {PATIENCE:?} in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// A number that Redis replies.

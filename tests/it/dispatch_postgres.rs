@@ -13,6 +13,7 @@ use sqlx::{Executor, SqlSafeStr};
 use tokio::time::Instant;
 
 use crate::database::migrated;
+use crate::support::until;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -138,11 +139,6 @@ async fn a_closed_receiver_leaves_nothing_behind() {
     let receiver = fixture.receiver().await;
     assert_eq!(fixture.listeners().await, 1);
     receiver.close().await.unwrap();
-    let gone = async {
-        while fixture.listeners().await > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("its connection is closed");
+    until("its connection is closed", async || fixture.listeners().await == 0).await;
     fixture.lifecycle.shut_down(PATIENCE).await;
 }

@@ -10,6 +10,8 @@ use milepost::task::{ReplicaId, TaskId};
 use milepost::telemetry::Metrics;
 use tokio::time::Instant;
 
+use crate::support::until;
+
 /// How long a test waits for what must come, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -117,9 +119,9 @@ async fn a_lost_group_or_stream_is_made_again_while_somebody_waits() {
     {
         let ringing = async {
             // Let the receiver block first, so that the loss meets it there.
-            while server.command(&["INFO", "clients"]).unwrap().contains("blocked_clients:0\r") {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+            let blocked =
+                async || !server.command(&["INFO", "clients"]).unwrap().contains("blocked_clients:0\r");
+            until("the receiver blocks", blocked).await;
             server.command(loss).unwrap();
             let task = TaskId::generate();
             dispatch.notify(task).await.unwrap();
@@ -170,11 +172,9 @@ async fn connections_to_a_demoted_primary_are_given_up() {
     server.command(&["REPLICAOF", "127.0.0.1", "1"]).unwrap();
     assert!(dispatch.notify(TaskId::generate()).await.is_err());
     assert!(receiver.receive(1, Duration::from_millis(50)).await.is_err());
-    let end = Instant::now() + PATIENCE;
-    while ["cmd=xreadgroup", "cmd=xadd"].iter().any(|cmd| last_commands(&server).contains(cmd)) {
-        assert!(Instant::now() < end, "still there: {}", last_commands(&server));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let gone =
+        async || !["cmd=xreadgroup", "cmd=xadd"].iter().any(|cmd| last_commands(&server).contains(cmd));
+    until("the connections are given up", gone).await;
 
     server.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
     let task = TaskId::generate();

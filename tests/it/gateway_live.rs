@@ -8,7 +8,8 @@ use milepost::task::{Status, TaskId};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::gateway_rig::{Live, Rig, Sse, complete, eventually, progress, user_id, with_header, ws_request};
+use crate::gateway_rig::{Live, Rig, Sse, complete, progress, user_id, with_header, ws_request};
+use crate::support::until;
 
 fn cordon() -> Value {
     json!({"cluster_name": "prod", "node_names": ["node-1", "node-2"]})
@@ -337,7 +338,7 @@ async fn a_user_has_so_many_sockets_and_no_more() {
     assert_eq!(rig.get("/api/v1/live/sse", "ada").await.status, 429);
     rig.live("bob", None).await.snapshot().await;
     drop(first);
-    eventually("the place is free", async || rig.live("ada", None).await.next().await.is_ok()).await;
+    until("the place is free", async || rig.live("ada", None).await.next().await.is_ok()).await;
     assert!(rig.metrics.text().contains("milepost_requests_refused_total{kind=\"sockets\"}"));
     rig.stop().await;
 }
@@ -457,7 +458,7 @@ async fn delivery_is_measured_from_the_end_of_an_item() {
     .unwrap();
     rig.publish("ada", &event).await;
     assert_eq!(live.frame().await["items"].as_array().unwrap().len(), 2);
-    eventually("the write is counted", async || {
+    until("the write is counted", async || {
         rig.metrics.text().contains("milepost_terminal_events_delivered_total 1")
     })
     .await;

@@ -14,9 +14,8 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::gateway_faults::{Fault, Faults, SECRET};
-use crate::gateway_rig::{
-    Answer, Live, PATIENCE, Rig, Sse, eventually, progress, refusal, with_header, ws_request,
-};
+use crate::gateway_rig::{Answer, Live, PATIENCE, Rig, Sse, progress, refusal, with_header, ws_request};
+use crate::support::until;
 
 fn draft() -> Value {
     json!({"action": "cordon", "cluster": "prod", "items": ["node-1"]})
@@ -109,7 +108,7 @@ async fn a_stop_lets_a_request_finish_and_takes_no_other() {
     let request = || rig.request(Method::GET, "/api/v1/tasks", "ada");
     faults.set("store.list", Fault::Hangs);
     let asked = tokio::spawn(Answer::of(request()));
-    eventually("the request is at work", async || faults.met("store.list")).await;
+    until("the request is at work", async || faults.met("store.list")).await;
     rig.life.stop();
     assert_refused(&asked.await.unwrap(), 503, "unavailable", "what was begun is answered");
     faults.clear();
@@ -155,7 +154,7 @@ async fn a_mistake_of_ours_is_a_500_that_tells_nothing_and_harms_nobody_else() {
     faults.clear();
     rig.publish("bob", &progress(milepost::task::TaskId::generate(), 1, 1)).await;
     assert_eq!(other.frame().await["seq"], 1);
-    eventually("one socket is left", async || rig.metrics.text().contains("milepost_sockets{kind=\"ws\"} 1"))
+    until("one socket is left", async || rig.metrics.text().contains("milepost_sockets{kind=\"ws\"} 1"))
         .await;
     rig.stop().await;
 }
@@ -287,10 +286,8 @@ async fn a_submit_while_postgres_is_gone_is_a_503_and_works_when_it_is_back() {
     let mut live = Live::open(bearer(&rig, "ada", "")).await.unwrap();
     assert_eq!(live.closed().await, 4011);
     postgres.run().unwrap();
-    eventually("a submit works again", async || {
-        rig.post("/api/v1/tasks", "ada", &draft()).await.status == 202
-    })
-    .await;
+    until("a submit works again", async || rig.post("/api/v1/tasks", "ada", &draft()).await.status == 202)
+        .await;
     let name = url.rsplit('/').next().unwrap();
     assert_eq!(
         postgres.sql(name, "SELECT count(*) FROM tasks").unwrap(),

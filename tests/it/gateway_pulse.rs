@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::gateway_rig::{PATIENCE, Rig, complete, eventually};
+use crate::gateway_rig::{PATIENCE, Rig, complete};
+use crate::support::until;
 
 const PING: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(2);
@@ -94,10 +95,8 @@ async fn a_peer_that_answers_no_ping_is_closed_within_the_idle_time() {
     let took = began.elapsed();
     assert!((IDLE..IDLE + Duration::from_secs(10)).contains(&took), "{took:?}");
     assert_eq!(peer.frame().await, None, "the connection ends though the close is not answered");
-    eventually("nothing is left of it", async || {
-        rig.metrics.text().contains("milepost_sockets{kind=\"ws\"} 0")
-    })
-    .await;
+    until("nothing is left of it", async || rig.metrics.text().contains("milepost_sockets{kind=\"ws\"} 0"))
+        .await;
     rig.stop().await;
 }
 
@@ -133,7 +132,7 @@ async fn a_peer_that_never_reads_is_cut_off() {
         event.message.clone_from(&large);
         rig.publish("ada", &event).await;
     }
-    eventually("it is cut off", async || {
+    until("it is cut off", async || {
         let text = rig.metrics.text();
         text.contains("milepost_sockets{kind=\"ws\"} 0")
             && text.contains("milepost_slow_sockets_closed_total 1")

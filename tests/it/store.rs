@@ -20,6 +20,7 @@ use milepost_harness::Postgres;
 use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr};
 
 use crate::database::{config, migrated};
+use crate::support::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_postgres_store_keeps_every_promise() {
@@ -50,12 +51,12 @@ async fn one_replica_leads_until_it_steps_down_or_dies() {
     assert!(one.lead().await.unwrap());
     assert!(!two.lead().await.unwrap());
     one.step_down().await;
-    eventually(async || two.lead().await.unwrap()).await;
+    until("the lead is free", async || two.lead().await.unwrap()).await;
     assert!(!one.lead().await.unwrap());
     let holder = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted";
     sqlx::query(holder).execute(database.pool()).await.unwrap();
     two.lead().await.expect_err("the session is gone, and the lead with it");
-    eventually(async || one.lead().await.unwrap()).await;
+    until("the lead is free", async || one.lead().await.unwrap()).await;
     assert!(!two.lead().await.unwrap());
 }
 
@@ -170,7 +171,7 @@ async fn a_server_that_was_killed_keeps_what_it_had_answered() {
     let error = store.record(fence(&claim), &[succeeded(0)]).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { doing: "recording results", .. }), "{error}");
     postgres.run().unwrap();
-    eventually(async || store.ping().await.is_ok()).await;
+    until("the server is back", async || store.ping().await.is_ok()).await;
     assert_eq!(store.find(task.id).await.unwrap(), Some(claim.task.clone()));
     assert_eq!(store.record(fence(&claim), &[succeeded(0)]).await.unwrap().succeeded, 1);
 }
@@ -248,13 +249,4 @@ async fn run_next(store: &PostgresStore, batch: usize) {
 
 fn name_of(database: &Database) -> String {
     database.options().get_database().unwrap().to_owned()
-}
-
-async fn eventually(done: impl AsyncFn() -> bool) {
-    let wait = async {
-        while !done().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it happens within 30 s");
 }

@@ -15,6 +15,32 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 /// Longest wait for anything that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Between looks at what is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Looks again and again until there is something to give back.
+///
+/// # Panics
+/// When nothing has come of it within [`PATIENCE`].
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < end, "waited {PATIENCE:?} in vain until {what}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Looks again and again until a condition holds.
+///
+/// # Panics
+/// As [`eventually`].
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    eventually(what, async || holds().await.then_some(())).await;
+}
+
 /// One user at one gateway.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -54,16 +80,8 @@ impl Api {
 
     /// Waits until the record says that the task is over, and gives it back.
     pub async fn finished(&self, task: &str) -> Value {
-        let over = async {
-            loop {
-                let record = self.get(&format!("tasks/{task}")).await;
-                if is_terminal(&record) {
-                    return record;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, over).await.expect("the task ends in time")
+        let record = async || Some(self.get(&format!("tasks/{task}")).await).filter(is_terminal);
+        eventually("the task is over", record).await
     }
 }
 

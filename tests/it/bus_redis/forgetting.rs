@@ -8,7 +8,8 @@ use milepost::redis::Shard;
 use milepost::task::{TaskId, UserId};
 use tokio::time::Instant;
 
-use super::{PATIENCE, Replica, Server, keys, patient, pending, publish_one, swept, until};
+use super::{PATIENCE, Replica, Server, keys, patient, pending, publish_one, swept};
+use crate::support::until;
 
 /// What a server loses, and whether watchers must be told. Deliveries go on in every case, without any sweep.
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +67,7 @@ async fn a_restart_without_persistence_is_told_and_survived() {
     replica.publish(&user, task, 1..=3).await;
     inbox.wait_for(3).await;
     server.process().kill().unwrap();
-    until("readiness to be off", || !replica.bus.health().ready).await;
+    until("readiness to be off", async || !replica.bus.health().ready).await;
     server.run().unwrap();
     // These come after the loss or are part of it.
     replica.publish(&user, task, 4..=6).await;
@@ -77,7 +78,7 @@ async fn a_restart_without_persistence_is_told_and_survived() {
     assert_eq!(inbox.losses(), [Loss::Epoch]);
     // Nobody published to this one: the sweep alone tells.
     quiet_inbox.wait_until("the loss", |inbox| inbox.losses() == [Loss::Epoch]).await;
-    until("readiness to be back", || replica.bus.health().ready).await;
+    until("readiness to be back", async || replica.bus.health().ready).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +105,7 @@ async fn a_server_that_stands_still_delays_and_loses_nothing() {
     assert_eq!(inbox.losses(), []);
     inbox.clear();
     let (events, group) = (keys().events(&user), replica.group());
-    until("everything to be acknowledged", || pending(&server, &events, &group) == 0).await;
+    until("everything to be acknowledged", async || pending(&server, &events, &group) == 0).await;
 }
 
 /// Appends entries of attempt 1 as `mp1_publish` does but without ringing, then runs `then`, all in one step.
@@ -153,7 +154,7 @@ async fn a_swallowed_reply_is_read_again_and_no_loss() {
     let seqs: Vec<u64> = inbox.wait_for(3).await.iter().map(|entry| entry.seq.0).collect();
     assert_eq!((seqs, inbox.losses()), (vec![1, 2, 3], vec![]));
     inbox.clear();
-    until("everything to be acknowledged", || pending(&server, &events, &group) == 0).await;
+    until("everything to be acknowledged", async || pending(&server, &events, &group) == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +204,7 @@ async fn a_key_of_another_type_stops_its_user_alone_until_it_is_gone() {
     let (_other, others) = replica.follow(&neighbour).await;
     publish_one(&replica, &hit, task, 1).await;
     inbox.wait_for(1).await;
-    until("readiness", || replica.bus.health().ready).await;
+    until("readiness", async || replica.bus.health().ready).await;
 
     for key in [keys().events(&hit), keys().epoch(&hit)] {
         server.command(&["DEL", &key]).unwrap();

@@ -9,7 +9,8 @@ use milepost::task::{TaskId, UserId};
 use milepost::telemetry::Metrics;
 use tokio::time::Instant;
 
-use super::{Fixture, PATIENCE, Replica, Server, connect, keys, number, patient, until};
+use super::{Fixture, PATIENCE, Replica, Server, connect, keys, number, patient};
+use crate::support::until;
 
 /// Names of the groups on a stream.
 fn groups(server: &Server, stream: &str) -> HashSet<String> {
@@ -27,13 +28,13 @@ async fn every_replica_has_its_group_while_it_follows_and_no_longer() {
     let (second, _) = two.follow(&user).await;
     assert_eq!(groups(&fixture.server, &events), HashSet::from([one.group(), two.group()]));
     drop(first);
-    until("the group to go", || groups(&fixture.server, &events) == HashSet::from([two.group()])).await;
+    until("the group to go", async || groups(&fixture.server, &events) == HashSet::from([two.group()])).await;
     let channel = keys().doorbell(&user);
     let listeners = || fixture.server.command(&["PUBSUB", "SHARDNUMSUB", &channel]).unwrap();
-    until("one listener to be left", || listeners().ends_with(":1\r\n")).await;
+    until("one listener to be left", async || listeners().ends_with(":1\r\n")).await;
     drop(second);
-    until("the last group to go", || groups(&fixture.server, &events).is_empty()).await;
-    until("no listener to be left", || listeners().ends_with(":0\r\n")).await;
+    until("the last group to go", async || groups(&fixture.server, &events).is_empty()).await;
+    until("no listener to be left", async || listeners().ends_with(":0\r\n")).await;
     let index = keys().groups(Shard::of(&user), one.name.as_str());
     assert_eq!(number(&fixture.server, &["EXISTS", &index]), 0);
 }
@@ -44,7 +45,7 @@ async fn an_orderly_stop_leaves_nothing_behind() {
     let replica = Replica::start(&server, &patient());
     let user = user("stop");
     let (following, inbox) = replica.follow(&user).await;
-    until("the lease", || number(&server, &["ZCARD", "mp:gateways"]) == 1).await;
+    until("the lease", async || number(&server, &["ZCARD", "mp:gateways"]) == 1).await;
     replica.life.stop();
     // Sockets are closed one by one after the stop; until then events still arrive.
     replica.publish(&user, TaskId::generate(), 1..=2).await;

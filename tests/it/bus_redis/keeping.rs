@@ -7,7 +7,8 @@ use milepost::bus::{BusError, Publisher};
 use milepost::config::BusConfig;
 use milepost::task::TaskId;
 
-use super::{Replica, Server, keys, number, patient, pending, until};
+use super::{Replica, Server, keys, number, patient, pending};
+use crate::support::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_keeps_about_as_much_as_was_asked_for() {
@@ -57,7 +58,7 @@ async fn a_full_server_refuses_to_publish_and_still_delivers_and_acknowledges() 
     assert!(matches!(refused, BusError::Unavailable { .. }), "{refused}");
     inbox.clear();
     let (events, group) = (keys().events(&user), replica.group());
-    until("everything to be acknowledged", || pending(&server, &events, &group) == 0).await;
+    until("everything to be acknowledged", async || pending(&server, &events, &group) == 0).await;
     let (_another, _) = replica.follow(&super::user("late")).await;
     server.command(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
     replica.publish(&user, task, 6..=6).await;

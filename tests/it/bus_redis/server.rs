@@ -6,7 +6,8 @@ use milepost::redis::LIBRARY;
 use milepost::task::TaskId;
 use milepost::telemetry::Metrics;
 
-use super::{PATIENCE, Replica, Server, connect, eventually, patient};
+use super::{PATIENCE, Replica, Server, connect, patient};
+use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_server_is_an_error_in_good_time() {
@@ -29,7 +30,7 @@ async fn a_dead_server_is_an_error_in_good_time() {
     let failed = tokio::time::timeout(PATIENCE, calls).await.expect("every call has a deadline");
     assert_eq!(failed, [true; 4]);
     server.process().signal(nix::sys::signal::Signal::SIGCONT).unwrap();
-    eventually(async || replica.bus.replay(&user, &head, 10).await.ok()).await;
+    eventually("the stream is read", async || replica.bus.replay(&user, &head, 10).await.ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
