@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use sqlx::Executor;
 
 use crate::database::{config, migrated};
-use crate::support::until;
+use crate::support::{PATIENCE, until};
 
 /// Two gateway replicas and a publisher on one database.
 struct Bus {
@@ -88,7 +88,6 @@ impl Fixture for Bus {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const EVENTS: &str = "SELECT count(*) FROM bus_events";
 const STREAMS: &str = "SELECT count(*) FROM bus_streams";
 const LIVE: &str = "SELECT count(*) FROM bus_live";

@@ -20,9 +20,6 @@ use milepost::telemetry::Metrics;
 
 use crate::support::eventually;
 
-/// How long a test waits for what must come, on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 type Server = milepost_harness::Redis;
 
 /// Settings under which a lost doorbell would be noticed as a delay: a sweep alone would come too late.

@@ -13,9 +13,8 @@ use sqlx::{Executor, SqlSafeStr};
 use tokio::time::Instant;
 
 use crate::database::migrated;
-use crate::support::until;
+use crate::support::{PATIENCE, until};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 
 struct Fixture {

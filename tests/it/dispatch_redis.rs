@@ -10,10 +10,7 @@ use milepost::task::{ReplicaId, TaskId};
 use milepost::telemetry::Metrics;
 use tokio::time::Instant;
 
-use crate::support::until;
-
-/// How long a test waits for what must come, on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::support::{PATIENCE, until};
 
 type Server = milepost_harness::Redis;
 

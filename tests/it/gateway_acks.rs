@@ -17,7 +17,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Message, http::HeaderValue};
 
-use crate::gateway_rig::{PATIENCE, Rig, complete};
+use crate::gateway_rig::{Rig, complete};
+use crate::support::PATIENCE;
 
 /// More than the kernel takes for a socket.
 const ENTRIES: usize = 5_000;

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::gateway_faults::{Fault, Faults, SECRET};
-use crate::gateway_rig::{Answer, Live, PATIENCE, Rig, Sse, progress, refusal, with_header, ws_request};
-use crate::support::until;
+use crate::gateway_rig::{Answer, Live, Rig, Sse, progress, refusal, with_header, ws_request};
+use crate::support::{PATIENCE, until};
 
 fn draft() -> Value {
     json!({"action": "cordon", "cluster": "prod", "items": ["node-1"]})

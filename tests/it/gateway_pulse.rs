@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::gateway_rig::{PATIENCE, Rig, complete};
-use crate::support::until;
+use crate::gateway_rig::{Rig, complete};
+use crate::support::{PATIENCE, until};
 
 const PING: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(2);

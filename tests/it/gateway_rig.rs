@@ -28,8 +28,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderValue, Request, Response};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-/// How long a test waits for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::PATIENCE;
 
 /// One cluster called `prod`, with one node.
 struct OneCluster;

@@ -8,8 +8,8 @@ use milepost::redis::Shard;
 use milepost::task::{TaskId, UserId};
 use tokio::time::Instant;
 
-use super::{PATIENCE, Replica, Server, keys, patient, pending, publish_one, swept};
-use crate::support::until;
+use super::{Replica, Server, keys, patient, pending, publish_one, swept};
+use crate::support::{PATIENCE, until};
 
 /// What a server loses, and whether watchers must be told. Deliveries go on in every case, without any sweep.
 #[tokio::test(flavor = "multi_thread")]

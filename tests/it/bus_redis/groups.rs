@@ -9,8 +9,8 @@ use milepost::task::{TaskId, UserId};
 use milepost::telemetry::Metrics;
 use tokio::time::Instant;
 
-use super::{Fixture, PATIENCE, Replica, Server, connect, keys, number, patient};
-use crate::support::until;
+use super::{Fixture, Replica, Server, connect, keys, number, patient};
+use crate::support::{PATIENCE, until};
 
 /// Names of the groups on a stream.
 fn groups(server: &Server, stream: &str) -> HashSet<String> {

@@ -6,8 +6,8 @@ use milepost::redis::LIBRARY;
 use milepost::task::TaskId;
 use milepost::telemetry::Metrics;
 
-use super::{PATIENCE, Replica, Server, connect, patient};
-use crate::support::eventually;
+use super::{Replica, Server, connect, patient};
+use crate::support::{PATIENCE, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_server_is_an_error_in_good_time() {
