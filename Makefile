@@ -23,7 +23,7 @@ unit: setup ## Unit, contract, multi-process and browser tests
 	cargo test --workspace --locked
 
 web: setup ## Unit tests of the dashboard's modules
-	node --test web/tests/
+	node --test web/tests/*.test.js
 
 fmt: ## Format
 	cargo fmt --all
