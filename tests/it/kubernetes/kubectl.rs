@@ -99,9 +99,8 @@ async fn refusals_reach_kubectl_as_sentences() {
     let kubectl = Kubectl::new(&simulator).unwrap();
     let missing = kubectl.run("cordon node-999").await.unwrap_err().to_string();
     assert!(missing.contains("nodes \"node-999\" not found"), "{missing}");
-    let before = simulator.node("node-001").unwrap();
-    kubectl.run("label node node-001 tier=gold --dry-run=server").await.unwrap();
-    assert_eq!(simulator.node("node-001").unwrap(), before);
+    let held = kubectl.run("label node node-001 kubernetes.io/os=plan9").await.unwrap_err().to_string();
+    assert!(held.contains("--overwrite"), "{held}");
 }
 
 #[tokio::test]
