@@ -1,12 +1,10 @@
 //! Every key that a whole Milepost leaves in Redis is one of `redis/KEYS.md`, of the type that is said there, and goes by
 //! itself where that is said.
 
-use std::time::Duration;
-
 use milepost_harness::{Hub, HubMode, HubSpec, Redis};
 use serde_json::json;
 
-use crate::support::{Api, PATIENCE, Watcher, is_terminal, names, wait_batch};
+use crate::support::{Api, Watcher, is_terminal, names, until, wait_batch};
 
 const DOCUMENT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/redis/KEYS.md"));
 
@@ -100,13 +98,10 @@ async fn every_key_is_documented_and_goes_when_it_is_said_to() {
 
     // What goes with the last socket and the last token, and what stays.
     drop(socket);
-    let gone = async {
-        while keys(redis).iter().any(|key| key.contains(":g:"))
-            || simple(redis, &["XLEN", "mp:dispatch"]) != "0"
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    let gone = async || {
+        let followed = keys(redis).iter().any(|key| key.contains(":g:"));
+        !followed && simple(redis, &["XLEN", "mp:dispatch"]) == "0"
     };
-    tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("still there: {:?}", keys(redis)));
+    until("groups and tokens are gone", gone).await;
     check(redis, &rows);
 }

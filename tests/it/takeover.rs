@@ -20,6 +20,7 @@ use milepost_harness::Postgres;
 use tokio::time::Instant;
 
 use crate::database::migrated;
+use crate::support::until;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -160,11 +161,7 @@ async fn a_dead_workers_task_goes_on_elsewhere_without_what_was_recorded() {
     let twice = runs.iter().filter(|runs| **runs == 2).count();
     assert!(runs.len() == 300 && runs.iter().all(|runs| *runs <= 2));
     assert!(twice <= 200, "{twice} items ran twice although 100 were recorded");
-    let deadline = Instant::now() + PATIENCE;
-    while hub.store.backlog().await.unwrap().outbox > 0 {
-        assert!(Instant::now() < deadline, "the end was never told");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the end is told", async || hub.store.backlog().await.unwrap().outbox == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
