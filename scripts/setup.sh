@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and what is missing: Redis, Postgres, Chromium, kubectl and Node.js, from Debian's
-# packages. Without root it says which command to run. A second run does nothing.
+# Installs what the tests need and what is missing: Redis, Postgres, Chromium, kubectl, Node.js and libfaketime, from
+# Debian's packages. Without root it says which command to run. A second run does nothing.
 set -euo pipefail
 
 missing=()
@@ -20,6 +20,7 @@ need redis-server redis-server valkey-server
 need chromium chromium chromium-browser google-chrome
 need kubernetes-client kubectl
 need nodejs node
+need faketime faketime
 
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::process::{Process, wait_for};
-use crate::{Postgres, Redis, ports};
+use crate::{FakeClock, Postgres, Proxy, Redis, ports};
 
 /// The secret that signs tokens of a test hub.
 pub const SECRET: &str = "a-secret-of-tests-only-0123456789abcdef";
@@ -58,13 +58,43 @@ pub struct HubSpec {
     pub nodes: usize,
     /// Further settings, such as `("MILEPOST_WORKER__LEASE", "2s")`.
     pub env: Vec<(String, String)>,
+    /// Whether the processes reach Redis, Postgres and the simulated cluster through proxies of the hub.
+    pub proxied: bool,
+}
+
+/// What is special about one process of the hub.
+#[derive(Debug, Default)]
+pub struct ReplicaSpec<'a> {
+    /// Another binary than the hub's, such as an older release.
+    pub binary: Option<PathBuf>,
+    /// The clock it goes by.
+    pub clock: Option<&'a FakeClock>,
+    /// Settings over those of the hub.
+    pub env: Vec<(String, String)>,
+}
+
+impl ReplicaSpec<'_> {
+    /// Adds a setting.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
 }
 
 impl HubSpec {
     /// Two gateways and three workers without a cluster: the `wait` action on the cluster `local` is allowed.
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>, mode: HubMode) -> Self {
-        Self { binary: binary.into(), mode, gateways: 2, workers: 3, nodes: 0, env: Vec::new() }
+        Self {
+            binary: binary.into(),
+            mode,
+            gateways: 2,
+            workers: 3,
+            nodes: 0,
+            env: Vec::new(),
+            proxied: false,
+        }
     }
 
     /// Adds a setting.
@@ -72,6 +102,12 @@ impl HubSpec {
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Puts proxies between the processes and what they need.
+    #[must_use]
+    pub fn proxied(self) -> Self {
+        Self { proxied: true, ..self }
     }
 }
 
@@ -163,6 +199,17 @@ impl Replica {
     }
 }
 
+/// Proxies of a hub, where they were asked for and there is something behind them.
+#[derive(Debug, Default)]
+pub struct Proxies {
+    /// In front of Redis.
+    pub redis: Option<Proxy>,
+    /// In front of Postgres.
+    pub postgres: Option<Proxy>,
+    /// In front of the simulated cluster.
+    pub cluster: Option<Proxy>,
+}
+
 /// A running hub.
 #[derive(Debug)]
 pub struct Hub {
@@ -176,6 +223,8 @@ pub struct Hub {
     pub postgres: Option<Postgres>,
     /// The Redis of the hub.
     pub redis: Option<Redis>,
+    /// What stands between the processes and their servers, if asked for.
+    pub proxies: Proxies,
     database: String,
     spec: HubSpec,
     folder: TempDir,
@@ -187,16 +236,31 @@ impl Hub {
     /// # Errors
     /// When a server or a replica does not come up; with the end of its log.
     pub fn start(spec: HubSpec) -> Result<Self> {
+        let redis = (spec.mode == HubMode::Redis).then(Redis::start).transpose()?;
+        Self::start_on(spec, redis)
+    }
+
+    /// Starts everything on a Redis of the caller's making, such as one that keeps its data on disk.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(spec: HubSpec, redis: Option<Redis>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("milepost-hub-").tempdir()?;
         let postgres = (spec.mode != HubMode::Memory).then(Postgres::start).transpose()?;
-        let redis = (spec.mode == HubMode::Redis).then(Redis::start).transpose()?;
         let database = postgres.as_ref().map(Postgres::database).transpose()?.unwrap_or_default();
+        let proxy = |port: Option<u16>| port.filter(|_| spec.proxied).map(Proxy::to).transpose();
+        let proxies = Proxies {
+            redis: proxy(redis.as_ref().map(Redis::port))?,
+            postgres: proxy(postgres.as_ref().map(Postgres::port))?,
+            cluster: None,
+        };
         let mut hub = Self {
             gateways: Vec::new(),
             workers: Vec::new(),
             simulator: None,
             postgres,
             redis,
+            proxies,
             database,
             spec,
             folder,
@@ -209,18 +273,16 @@ impl Hub {
 
     fn start_replicas(&mut self) -> Result<()> {
         if self.spec.mode == HubMode::Memory {
-            let replica = self.replica("serve", &["serve"])?;
+            let replica = self.replica("serve", &["serve"], &ReplicaSpec::default())?;
             self.gateways.push(replica);
             return Ok(());
         }
         self.command(&["migrate"])?;
-        for n in 0..self.spec.gateways {
-            let replica = self.replica(&format!("gateway-{n}"), &["gateway"])?;
-            self.gateways.push(replica);
+        for _ in 0..self.spec.gateways {
+            self.add_gateway()?;
         }
-        for n in 0..self.spec.workers {
-            let replica = self.replica(&format!("worker-{n}"), &["worker", "--with-maintenance"])?;
-            self.workers.push(replica);
+        for _ in 0..self.spec.workers {
+            self.add_worker()?;
         }
         Ok(())
     }
@@ -229,14 +291,19 @@ impl Hub {
         if self.spec.nodes == 0 {
             return Ok(());
         }
-        let listen = format!("127.0.0.1:{}", ports::free()?);
+        let port = ports::free()?;
+        if self.spec.proxied {
+            self.proxies.cluster = Some(Proxy::to(port)?);
+        }
+        let shown = self.proxies.cluster.as_ref().map_or(port, Proxy::port);
+        let (listen, advertise) = (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{shown}"));
         let kubeconfig = self.kubeconfig();
         let mut command = vec![self.spec.binary.display().to_string()];
         let nodes = self.spec.nodes.to_string();
-        for arg in ["simulator", "--nodes", &nodes, "--listen", &listen, "--kubeconfig"] {
+        for arg in ["simulator", "--nodes", &nodes, "--listen", &listen, "--advertise", &advertise] {
             command.push(arg.to_owned());
         }
-        command.push(kubeconfig.display().to_string());
+        command.extend(["--kubeconfig".to_owned(), kubeconfig.display().to_string()]);
         let log = self.folder.path().join("simulator.log");
         let process = Process::start(&command, &[], &log, "KILL")?;
         wait_for(Duration::from_secs(10), "the simulator", || Ok(kubeconfig.exists()))
@@ -248,10 +315,10 @@ impl Hub {
     fn write_config(&self) -> Result<()> {
         let mut text = format!("auth:\n  hs256_secret: {SECRET}\nactions:\n  wait: true\n");
         if self.spec.mode != HubMode::Memory {
-            text.push_str(&format!("database:\n  url: {}\n", self.database));
+            text.push_str(&format!("database:\n  url: {}\n", self.database_url()));
         }
-        if let Some(redis) = &self.redis {
-            text.push_str(&format!("redis:\n  url: {}\n", redis.url()));
+        if let Some(url) = self.redis_url() {
+            text.push_str(&format!("redis:\n  url: {url}\n"));
         }
         if self.spec.mode == HubMode::PostgresPoll {
             text.push_str("bus:\n  notify: poll\n  poll_interval: 500ms\n");
@@ -264,12 +331,28 @@ impl Hub {
         Ok(())
     }
 
-    fn replica(&self, name: &str, command: &[&str]) -> Result<Replica> {
+    /// The database as the processes reach it.
+    fn database_url(&self) -> String {
+        let Some((server, proxy)) = self.postgres.as_ref().zip(self.proxies.postgres.as_ref()) else {
+            return self.database.clone();
+        };
+        self.database.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()))
+    }
+
+    /// The Redis as the processes reach it.
+    fn redis_url(&self) -> Option<String> {
+        let port = self.proxies.redis.as_ref().map(Proxy::port).or(self.redis.as_ref().map(Redis::port))?;
+        Some(format!("redis://127.0.0.1:{port}/"))
+    }
+
+    fn replica(&self, name: &str, command: &[&str], spec: &ReplicaSpec<'_>) -> Result<Replica> {
         let (port, admin_port) = (ports::free()?, ports::free()?);
-        let mut args = vec![self.spec.binary.display().to_string()];
+        let mut args = spec.clock.map(FakeClock::prefix).unwrap_or_default();
+        args.push(spec.binary.as_ref().unwrap_or(&self.spec.binary).display().to_string());
         args.extend(command.iter().map(|&word| word.to_owned()));
         args.extend(["--config".to_owned(), self.config().display().to_string()]);
         let mut env = self.spec.env.clone();
+        env.extend(spec.env.iter().cloned());
         env.push(("MILEPOST_SERVER__LISTEN".into(), format!("127.0.0.1:{port}")));
         env.push(("MILEPOST_SERVER__ADMIN_LISTEN".into(), format!("127.0.0.1:{admin_port}")));
         let log = self.folder.path().join(format!("{name}.log"));
@@ -283,7 +366,15 @@ impl Hub {
     /// # Errors
     /// When it does not become ready.
     pub fn add_gateway(&mut self) -> Result<()> {
-        let replica = self.replica(&format!("gateway-{}", self.gateways.len()), &["gateway"])?;
+        self.add_gateway_with(&ReplicaSpec::default())
+    }
+
+    /// Starts one more gateway that is not like the others.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn add_gateway_with(&mut self, spec: &ReplicaSpec<'_>) -> Result<()> {
+        let replica = self.replica(&format!("gateway-{}", self.gateways.len()), &["gateway"], spec)?;
         self.gateways.push(replica);
         Ok(())
     }
@@ -293,8 +384,16 @@ impl Hub {
     /// # Errors
     /// When it does not become ready.
     pub fn add_worker(&mut self) -> Result<()> {
+        self.add_worker_with(&ReplicaSpec::default())
+    }
+
+    /// Starts one more worker that is not like the others.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn add_worker_with(&mut self, spec: &ReplicaSpec<'_>) -> Result<()> {
         let name = format!("worker-{}", self.workers.len());
-        let replica = self.replica(&name, &["worker", "--with-maintenance"])?;
+        let replica = self.replica(&name, &["worker", "--with-maintenance"], spec)?;
         self.workers.push(replica);
         Ok(())
     }

@@ -2,17 +2,21 @@
 //!
 //! Every server may be killed, stopped and wiped, because nobody else uses it. A server ends when its handle is
 //! dropped, and also when the process that started it dies, however it dies. [`hub`] starts a whole Milepost of real
-//! processes; nothing here knows its code.
+//! processes; [`proxy`] and [`clock`] make what lies between them and what they see fail. Nothing here knows its code.
 
 pub mod chromium;
+pub mod clock;
 pub mod hub;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 
 pub use chromium::Chromium;
-pub use hub::{Hub, HubMode, HubSpec, Replica};
+pub use clock::FakeClock;
+pub use hub::{Hub, HubMode, HubSpec, Replica, ReplicaSpec};
 pub use postgres::Postgres;
 pub use process::Process;
+pub use proxy::{Flow, Proxy, Trap, Way};
 pub use redis::Redis;

@@ -7,13 +7,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::FakeClock;
 use crate::process::{Process, wait_for};
+
+/// Nothing is kept on disk.
+const FORGETFUL: [&str; 4] = ["--save", "", "--appendonly", "no"];
 
 /// A private Redis server, empty at the start and without persistence unless asked for.
 #[derive(Debug)]
 pub struct Redis {
     process: Option<Process>,
     port: u16,
+    prefix: Vec<String>,
     args: Vec<String>,
     folder: TempDir,
 }
@@ -24,7 +29,15 @@ impl Redis {
     /// # Errors
     /// When `redis-server` is missing or does not come up.
     pub fn start() -> Result<Self> {
-        Self::with_args(&["--save", "", "--appendonly", "no"])
+        Self::with_args(&FORGETFUL)
+    }
+
+    /// Starts a server that keeps nothing on disk and goes by this clock.
+    ///
+    /// # Errors
+    /// When `redis-server` is missing or does not come up.
+    pub fn with_clock(clock: &FakeClock) -> Result<Self> {
+        Self::prefixed(clock.prefix(), &FORGETFUL)
     }
 
     /// Starts a server with further arguments.
@@ -32,9 +45,13 @@ impl Redis {
     /// # Errors
     /// When `redis-server` is missing or does not come up.
     pub fn with_args(args: &[&str]) -> Result<Self> {
+        Self::prefixed(Vec::new(), args)
+    }
+
+    fn prefixed(prefix: Vec<String>, args: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("milepost-redis-").tempdir()?;
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        let mut redis = Self { process: None, port: crate::ports::free()?, args, folder };
+        let mut redis = Self { process: None, port: crate::ports::free()?, prefix, args, folder };
         redis.run()?;
         Ok(redis)
     }
@@ -45,8 +62,8 @@ impl Redis {
     /// When it does not come up.
     pub fn run(&mut self) -> Result<()> {
         self.process = None;
-        let mut command: Vec<String> =
-            ["redis-server", "--bind", "127.0.0.1", "--port"].map(str::to_owned).to_vec();
+        let mut command = self.prefix.clone();
+        command.extend(["redis-server", "--bind", "127.0.0.1", "--port"].map(str::to_owned));
         command.push(self.port.to_string());
         command.push("--dir".into());
         command.push(self.folder.path().display().to_string());
