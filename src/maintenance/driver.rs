@@ -1,8 +1,9 @@
 //! Does duties on time, in the one replica that leads. Knows none of them.
 //!
-//! Before every round it takes or keeps the lead, and then begins what is due. Duties run side by side, each with a
-//! deadline, and none waits for another; one that fails or is late is logged once per outage and due again as usual. Not
-//! here: what a duty does.
+//! Before every round it takes or keeps the lead, and then begins what is due; there is a round every second even when
+//! nothing is due, because a lead lapses that is not kept. Who takes the lead does every duty at once. Duties run side by
+//! side, each with a deadline, and none waits for another; one that fails or is late is logged once per outage and due
+//! again as usual. Not here: what a duty does.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use crate::telemetry::{Metrics, Outage};
 const DUTY_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for an answer about the lead.
 const LEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// Longest pause between two questions about the lead: a small part of [`crate::store::LEAD_LAPSE`].
+const LEAD_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest pause between rounds, whatever the duties ask for.
 const ROUND_MIN: Duration = Duration::from_millis(10);
 
@@ -56,6 +59,7 @@ struct Lead {
     leadership: Arc<dyn Leadership>,
     outage: Outage,
     ours: bool,
+    metrics: Metrics,
 }
 
 struct Slot {
@@ -81,7 +85,8 @@ impl Driver {
             Arc::new(Slot { outage: Outage::of(duty.name()), duty })
         };
         let duties = duties.into_iter().map(slot).collect();
-        let lead = Lead { leadership, outage: Outage::of("taking the lead"), ours: false };
+        let lead =
+            Lead { leadership, outage: Outage::of("taking the lead"), ours: false, metrics: metrics.clone() };
         Self { lead, duties, metrics }
     }
 
@@ -97,27 +102,30 @@ impl Driver {
     async fn rounds(&mut self, running: &mut JoinSet<usize>) {
         let mut due = vec![Some(Instant::now()); self.duties.len()];
         loop {
-            let next = due.iter().flatten().min().copied();
-            let next = next.unwrap_or_else(far_off).max(Instant::now() + ROUND_MIN);
+            let next = sleep_until(self.next_round(&due));
             tokio::select! {
                 Some(Ok(ended)) = running.join_next() => due[ended] = Some(self.after(ended)),
-                () = sleep_until(next) => self.round(&mut due, running).await,
+                () = next => self.round(&mut due, running).await,
             }
         }
     }
 
-    /// Begins what is due if this replica leads; else its time passes.
+    /// When the first duty is due, and before the lead lapses. Who does not lead has nothing that is due.
+    fn next_round(&self, due: &[Option<Instant>]) -> Instant {
+        let now = Instant::now();
+        let first = due.iter().flatten().min().filter(|_| self.lead.ours).copied();
+        first.unwrap_or(now + LEAD_INTERVAL).clamp(now + ROUND_MIN, now + LEAD_INTERVAL)
+    }
+
+    /// Begins what is due if this replica leads. Who does not has every duty due at once when it takes the lead.
     async fn round(&mut self, due: &mut [Option<Instant>], running: &mut JoinSet<usize>) {
         let (now, leads) = (Instant::now(), self.lead.keep().await);
         for (i, slot) in self.duties.iter().enumerate() {
             if !leads {
                 slot.duty.rest();
-            }
-            if due[i].is_none_or(|due| due > now) {
-                continue;
-            }
-            due[i] = (!leads).then(|| self.after(i));
-            if leads {
+                due[i] = due[i].map(|_| now);
+            } else if due[i].is_some_and(|due| due <= now) {
+                due[i] = None;
                 let (slot, metrics) = (Arc::clone(slot), self.metrics.clone());
                 running.spawn(async move {
                     slot.run(&metrics).await;
@@ -130,11 +138,6 @@ impl Driver {
     fn after(&self, i: usize) -> Instant {
         Instant::now() + self.duties[i].duty.interval()
     }
-}
-
-/// When nothing is due because every duty runs.
-fn far_off() -> Instant {
-    Instant::now() + DUTY_DEADLINE
 }
 
 impl Lead {
@@ -158,10 +161,12 @@ impl Lead {
         if led != self.ours {
             tracing::info!(leads = self.ours, "the lead of maintenance changed");
         }
+        self.metrics.maintenance_leader.set(i64::from(self.ours));
         self.ours
     }
 
     async fn give_back(&self) {
+        self.metrics.maintenance_leader.set(0);
         if self.ours {
             let _ = timeout(LEAD_DEADLINE, self.leadership.step_down()).await;
         }
@@ -197,12 +202,14 @@ mod tests {
     struct Throne {
         free: AtomicBool,
         away: AtomicBool,
+        asked: AtomicU32,
         given_back: AtomicU32,
     }
 
     #[async_trait]
     impl Leadership for Throne {
         async fn lead(&self) -> Result<bool, StoreError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
             let away = StoreError::Unavailable { doing: "leading", source: "cut".into() };
             if self.away.load(Ordering::SeqCst) { Err(away) } else { Ok(self.free.load(Ordering::SeqCst)) }
         }
@@ -282,6 +289,26 @@ mod tests {
         assert!((115..=120).contains(&runs(&quick)), "{}", runs(&quick));
         assert_eq!(runs(&slow), 2);
         assert_eq!(setup.metrics.upkeep.get_or_create(&Kind { kind: "slow" }).get(), 4);
+        let asked = setup.throne.asked.load(Ordering::SeqCst);
+        assert!((110..=125).contains(&asked), "asked {asked} times in 119 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_the_lead_does_every_duty_at_once_and_keeps_the_lead_between_them() {
+        let counter = Arc::<Counter>::default();
+        let setup = start(false, vec![Chore("rare", 3_600, Way::Well, Arc::clone(&counter))]);
+        tokio::time::sleep(Duration::from_secs(1_800)).await;
+        assert_eq!((runs(&counter), setup.metrics.maintenance_leader.get()), (0, 0));
+        setup.throne.free.store(true, Ordering::SeqCst);
+        tokio::time::sleep(LEAD_INTERVAL * 2).await;
+        assert_eq!((runs(&counter), setup.metrics.maintenance_leader.get()), (1, 1));
+        let before = setup.throne.asked.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(1_800)).await;
+        assert_eq!(runs(&counter), 1, "once an hour is once an hour");
+        assert!(setup.throne.asked.load(Ordering::SeqCst) >= before + 1_700, "the lead would have lapsed");
+        setup.throne.free.store(false, Ordering::SeqCst);
+        tokio::time::sleep(LEAD_INTERVAL * 2).await;
+        assert_eq!(setup.metrics.maintenance_leader.get(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,9 @@ pub use postgres::PostgresStore;
 /// Most results in one [`ClaimStore::record`].
 pub const RECORD_MAX: usize = 5_000;
 
+/// How long a lead lasts that is not kept, at most; a leader that is only stopped loses it too.
+pub const LEAD_LAPSE: Duration = Duration::from_secs(5);
+
 /// Why a store call failed. A variant exists only where a caller acts differently.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -445,8 +448,9 @@ pub trait UpkeepStore: Outbox {
 /// Picks the one replica that does the maintenance.
 #[async_trait]
 pub trait Leadership: Send + Sync + 'static {
-    /// Takes or keeps the lead, if it is free or ours. Call it before every round of duties: `false` means that
-    /// another replica leads. A leader that dies loses the lead with its connection.
+    /// Takes or keeps the lead, if it is free or ours. Call it before every round of duties, and several times in a
+    /// [`LEAD_LAPSE`]: `false` means that another replica leads. A leader that dies loses the lead at once, one that
+    /// hangs or is cut off after [`LEAD_LAPSE`].
     async fn lead(&self) -> Result<bool, StoreError>;
 
     /// Gives the lead back, so that another replica need not wait.

@@ -90,6 +90,10 @@ pub struct Metrics {
     pub queue_depth: Gauge,
     /// Age of the oldest of them, in seconds.
     pub queue_oldest_seconds: Gauge,
+    /// 1 while this process leads the maintenance.
+    pub maintenance_leader: Gauge,
+    /// Tasks that are held and in which no item finished for long.
+    pub tasks_stalled: Gauge,
 }
 
 impl Metrics {
@@ -131,6 +135,8 @@ impl Metrics {
             upkeep: family(r, "upkeep_actions", "Work done by maintenance duties"),
             queue_depth: gauge(r, "queue_depth", "Tasks that wait for a worker"),
             queue_oldest_seconds: gauge(r, "queue_oldest_age_seconds", "Age of the oldest waiting task"),
+            maintenance_leader: gauge(r, "maintenance_leader", "1 while this process leads the maintenance"),
+            tasks_stalled: gauge(r, "tasks_stalled", "Tasks held in which no item finished for long"),
             registry: Arc::new(Registry::default()),
         };
         metrics.create_labels();

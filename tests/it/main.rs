@@ -22,6 +22,7 @@ mod gateway_rig;
 mod gateway_tickets;
 mod kubernetes;
 mod main_job;
+mod maintenance;
 mod redis_keys;
 mod servers;
 mod store;

@@ -1,10 +1,16 @@
-//! The lead: a session lock on a connection that does nothing else, so that it ends exactly when its holder does.
+//! The lead: a session lock on a connection that does nothing else.
+//!
+//! It ends with its holder: a process that dies closes the connection. One that is stopped, or cut off from the server,
+//! closes nothing, and its kernel goes on answering the server's keep-alives. So the server itself ends a session whose
+//! holder does not ask for [`LEAD_LAPSE`], and the lock with it.
 
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::sync::Mutex;
 
 use super::statements;
 use crate::postgres::Database;
+use crate::store::LEAD_LAPSE;
 
 /// One replica's part in who leads.
 pub(super) struct Lead {
@@ -37,12 +43,16 @@ impl Lead {
     async fn ask(&self, before: Option<Seat>) -> Result<Seat, sqlx::Error> {
         let (mut session, led) = match before {
             Some(seat) => (seat.session, seat.leads),
-            None => (self.db.options().connect().await?, false),
+            None => (self.options().connect().await?, false),
         };
         // Taking a lock that one has already would have to be undone twice, so the holder only looks.
         let question = if led { statements::HAS_LEAD } else { statements::TAKE_LEAD };
         let leads = sqlx::query_scalar(question).fetch_one(&mut session).await?;
         Ok(Seat { session, leads })
+    }
+
+    fn options(&self) -> PgConnectOptions {
+        self.db.options().clone().options([("idle_session_timeout", LEAD_LAPSE.as_millis())])
     }
 
     pub(super) async fn give_back(&self) {

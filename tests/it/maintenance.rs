@@ -1,0 +1,93 @@
+//! Who does the maintenance when its leader is killed or stopped, with real processes and default settings.
+//!
+//! What the leader has to do is made by hand in the record: an end that nobody was told, and a task that used up its
+//! tries. That it gets done shows that the duties have moved, and not only the lock.
+
+use std::time::Duration;
+
+use milepost_harness::{Hub, HubMode, HubSpec, Replica};
+use nix::sys::signal::Signal;
+use tokio::time::Instant;
+
+use crate::support::{Api, eventually, names, until, wait_batch};
+
+/// What the guarantee says.
+const MOVES_WITHIN: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_duties_of_a_lost_leader_move_within_ten_seconds_in_postgres_mode() {
+    the_duties_move(HubMode::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_duties_of_a_lost_leader_move_within_ten_seconds_in_redis_mode() {
+    the_duties_move(HubMode::Redis).await;
+}
+
+async fn the_duties_move(mode: HubMode) {
+    let spec = HubSpec { gateways: 1, workers: 2, ..HubSpec::new(env!("CARGO_BIN_EXE_milepost"), mode) };
+    let mut hub = tokio::task::spawn_blocking(|| Hub::start(spec)).await.unwrap().unwrap();
+    let api = Api::new(&hub.gateways[0].url(), &hub.token("ann", "operator").unwrap());
+    let over = api.submit(&wait_batch(&names("d", 1), 1, 0)).await;
+    api.finished(&over).await;
+    until("its end is told", async || published(&hub, &over)).await;
+
+    let killed = leader(&hub, &[0, 1]).await;
+    hub.workers[killed].kill().unwrap();
+    did_all_in_time(&hub, &over, "killed").await;
+    hub.workers[killed].run().unwrap();
+
+    let stopped = leader(&hub, &[0, 1]).await;
+    assert_ne!(stopped, killed, "the lead stays where it is when a replica comes back");
+    hub.workers[stopped].process().signal(Signal::SIGSTOP).unwrap();
+    did_all_in_time(&hub, &over, "stopped").await;
+    let next = leader(&hub, &[killed]).await;
+    hub.workers[stopped].process().signal(Signal::SIGCONT).unwrap();
+    until("who was stopped knows that it leads no more", async || !leads(&hub.workers[stopped])).await;
+    assert!(leads(&hub.workers[next]), "and who took over goes on");
+    assert_eq!(holders(&hub), "1");
+}
+
+fn leads(replica: &Replica) -> bool {
+    replica.metric("milepost_maintenance_leader ").unwrap() > 0.0
+}
+
+/// Which of these leads.
+async fn leader(hub: &Hub, of: &[usize]) -> usize {
+    eventually("one leads", async || of.iter().copied().find(|&n| leads(&hub.workers[n]))).await
+}
+
+fn holders(hub: &Hub) -> String {
+    hub.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 20261 AND granted")
+        .unwrap()
+}
+
+fn published(hub: &Hub, task: &str) -> bool {
+    hub.sql(&format!("SELECT published_at IS NOT NULL FROM outbox WHERE task_id = '{task}'")).unwrap() == "t"
+}
+
+/// Makes something to do for the relay and the rescuer, and waits until it is done.
+async fn did_all_in_time(hub: &Hub, over: &str, how: &str) {
+    let began = Instant::now();
+    let untold = "UPDATE outbox SET published_at = NULL, created_at = now() - interval '1 minute'";
+    hub.sql(&format!("{untold} WHERE task_id = '{over}'")).unwrap();
+    let poison = hub.sql(POISON).unwrap();
+    until("the relay works again", async || published(hub, over)).await;
+    let ended = format!("SELECT status FROM tasks WHERE id = '{poison}'");
+    until("the rescuer works again", async || hub.sql(&ended).unwrap() == "failed").await;
+    let took = began.elapsed();
+    assert!(took <= MOVES_WITHIN, "the duties of a leader that was {how} moved after {took:?}");
+}
+
+/// A task that has killed its worker as often as it may.
+const POISON: &str = "
+    WITH task AS (
+        INSERT INTO tasks (id, owner, action, parameters, cluster, priority, max_attempts, status, attempt, tries,
+            worker, lease_until, total)
+        SELECT gen_random_uuid(), owner, action, parameters, cluster, priority, 1, 'running', 1, 1, 'gone', now(), 1
+        FROM tasks WHERE finished_at IS NOT NULL LIMIT 1
+        RETURNING id
+    ), members AS (
+        INSERT INTO task_members (task_id, names) SELECT id, ARRAY['node-1'] FROM task
+    )
+    SELECT id FROM task";
