@@ -188,7 +188,7 @@ async fn acks_of_anything_are_harmless(fixture: &dyn Fixture) {
     drain(receiver.as_mut()).await;
     ring(fixture, 1).await;
     let token = receiver.receive(1, PATIENCE).await.expect("receive").pop().expect("a token");
-    receiver.ack(token.clone()).await.expect("ack");
+    assert!(receiver.ack(token.clone()).await.expect("ack"), "it was ours");
     receiver.ack(token.clone()).await.expect("ack twice");
     let mut other = open(fixture, 1, "other").await;
     other.ack(token).await.expect("ack what another one had");

@@ -49,9 +49,10 @@ impl TokenSource for Receiver {
         Ok(tokens)
     }
 
-    async fn ack(&mut self, token: Token) -> Result<(), DispatchError> {
+    async fn ack(&mut self, token: Token) -> Result<bool, DispatchError> {
+        let held = self.unacked.len();
         self.unacked.retain(|held| held.receipt != token.receipt);
-        Ok(())
+        Ok(self.unacked.len() < held)
     }
 
     async fn close(self: Box<Self>) -> Result<(), DispatchError> {

@@ -62,8 +62,9 @@ pub trait TokenSource: Send {
     /// Not cancel-safe in every backend: let it return.
     async fn receive(&mut self, max: usize, wait: Duration) -> Result<Vec<Token>, DispatchError>;
 
-    /// Ends a delivery. A token that has since passed to another worker is left alone: only its owner acks.
-    async fn ack(&mut self, token: Token) -> Result<(), DispatchError>;
+    /// Ends a delivery, and says whether it was ours to end. A token that has since passed to another worker is left
+    /// alone: only its owner acks.
+    async fn ack(&mut self, token: Token) -> Result<bool, DispatchError>;
 
     /// Ends this consumer in an orderly way, so that nobody waits for it. Its unacked tokens pass on.
     async fn close(self: Box<Self>) -> Result<(), DispatchError>;

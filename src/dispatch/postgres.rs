@@ -138,8 +138,8 @@ impl TokenSource for Receiver {
         Ok(self.queue.receive(max, self.patience(wait)).await)
     }
 
-    async fn ack(&mut self, _: Token) -> Result<(), DispatchError> {
-        Ok(())
+    async fn ack(&mut self, _: Token) -> Result<bool, DispatchError> {
+        Ok(true)
     }
 
     async fn close(self: Box<Self>) -> Result<(), DispatchError> {

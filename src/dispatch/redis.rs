@@ -202,18 +202,15 @@ impl TokenSource for Receiver {
         }
     }
 
-    async fn ack(&mut self, token: Token) -> Result<(), DispatchError> {
+    async fn ack(&mut self, token: Token) -> Result<bool, DispatchError> {
         if token.receipt.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let mut ack = Call::Ack.on(&[&self.stream]);
         ack.arg(WORKERS).arg(self.consumer.as_str()).arg(&token.receipt);
         let ended = self.redis.call(ack).await.map_err(unavailable("acking a token"))?;
         self.in_hand.remove(&token.receipt);
-        if ended == Value::Int(0) {
-            tracing::debug!(token = token.receipt, "a token was not ours to ack any more");
-        }
-        Ok(())
+        Ok(ended != Value::Int(0))
     }
 
     async fn close(self: Box<Self>) -> Result<(), DispatchError> {

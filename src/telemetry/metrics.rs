@@ -39,6 +39,48 @@ pub struct Op {
     pub op: &'static str,
 }
 
+/// A single label: what was to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Write {
+    /// The write.
+    pub write: &'static str,
+}
+
+/// A write that carries a fence: it is refused once another attempt holds the task, or another worker the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fenced {
+    /// Results of items, into the record.
+    Result,
+    /// An event, into the owner's stream.
+    Event,
+    /// The end of a task.
+    Terminal,
+    /// A task given back unfinished.
+    HandOver,
+    /// The renewal of a lease.
+    Renewal,
+    /// The ack of a dispatch token.
+    Ack,
+}
+
+impl Fenced {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Result, Self::Event, Self::Terminal, Self::HandOver, Self::Renewal, Self::Ack];
+
+    fn label(self) -> Write {
+        let write = match self {
+            Self::Result => "result",
+            Self::Event => "event",
+            Self::Terminal => "terminal",
+            Self::HandOver => "hand_over",
+            Self::Renewal => "renewal",
+            Self::Ack => "ack",
+        };
+        Write { write }
+    }
+}
+
 /// A single label: how something ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Outcome {
@@ -66,8 +108,8 @@ pub struct Metrics {
     pub tasks_submitted: Counter,
     /// Tasks this process holds.
     pub tasks_held: Gauge,
-    /// Writes refused because another attempt holds the task.
-    pub fenced_writes: Counter,
+    /// Writes refused because another attempt holds the task, by `write`. See [`Metrics::count_fenced`].
+    pub fenced_writes: Family<Write, Counter>,
     /// Events published to the bus.
     pub events_published: Counter,
     /// Failed publishes, which are tried again.
@@ -111,7 +153,7 @@ impl Metrics {
             items_finished: family(r, "items_finished", "Items that ended"),
             tasks_submitted: counter(r, "tasks_submitted", "Tasks accepted"),
             tasks_held: gauge(r, "tasks_held", "Tasks this process holds"),
-            fenced_writes: counter(
+            fenced_writes: family(
                 r,
                 "fenced_writes",
                 "Writes refused because another attempt holds the task",
@@ -167,6 +209,17 @@ impl Metrics {
         self.tasks_finished.get_or_create(&Outcome { status: status.as_str() }).inc();
     }
 
+    /// Notes a write that was refused by its fence.
+    pub fn count_fenced(&self, write: Fenced) {
+        self.fenced_writes.get_or_create(&write.label()).inc();
+    }
+
+    /// Writes of one kind that were refused by their fence so far.
+    #[must_use]
+    pub fn fenced(&self, write: Fenced) -> u64 {
+        self.fenced_writes.get_or_create(&write.label()).get()
+    }
+
     /// Notes writing statements sent to Postgres.
     pub fn count_writes(&self, n: u64) {
         self.db_queries.get_or_create(&Op { op: "write" }).inc_by(n);
@@ -175,6 +228,9 @@ impl Metrics {
     fn create_labels(&self) {
         self.count_reads(0);
         self.count_writes(0);
+        for write in Fenced::ALL {
+            let _ = self.fenced(write);
+        }
         for kind in ["ws", "sse"] {
             let _ = self.sockets.get_or_create(&Kind { kind });
         }
@@ -246,6 +302,7 @@ mod tests {
         for line in [
             "milepost_db_queries_total{op=\"write\"} 0",
             "milepost_sockets{kind=\"ws\"} 0",
+            "milepost_fenced_writes_total{write=\"renewal\"} 0",
             "milepost_tasks_finished_total{status=\"completed_with_errors\"} 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

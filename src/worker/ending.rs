@@ -15,6 +15,7 @@ use super::recorder::{STORE_DEADLINE, abandon, keep_trying};
 use super::reporter::Reporter;
 use crate::store::{OutboxId, StoreError, Task};
 use crate::task::{Counts, Event, EventKind, Status};
+use crate::telemetry::metrics::Fenced;
 
 /// Longest wait for the wake-up of the next worker.
 const NOTIFY_DEADLINE: Duration = Duration::from_secs(2);
@@ -75,7 +76,7 @@ impl Ending<'_> {
                 self.reporter.take_back(event);
                 return self.give_back(publishing).await;
             }
-            Err(error) => abandon(self.worker, self.held, &error),
+            Err(error) => abandon(self.worker, self.held, &error, Fenced::Terminal),
         }
         Left::Done
     }
@@ -104,7 +105,7 @@ impl Ending<'_> {
         match keep_trying(self.worker, self.held, "giving a task back", || store.hand_over(fence)).await {
             Ok(status) => self.given_back(status, publishing).await,
             Err(StoreError::Refused { status: Status::Cancelling, .. }) => return Left::Cancelled,
-            Err(error) => abandon(self.worker, self.held, &error),
+            Err(error) => abandon(self.worker, self.held, &error, Fenced::HandOver),
         }
         Left::Done
     }

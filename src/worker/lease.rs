@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::jittered;
 use crate::store::{ClaimStore, Fence, Renewal, StoreError};
 use crate::task::Status;
+use crate::telemetry::metrics::Fenced;
 use crate::telemetry::{Metrics, Outage};
 
 /// What is to become of a task in hand. Only ever grows: a later order outranks the ones before.
@@ -97,7 +98,7 @@ impl Held {
     }
 
     /// Takes in what a renewal sent at `sent` said.
-    fn renewed(&self, renewal: Renewal, until: Instant) {
+    fn renewed(&self, renewal: Renewal, until: Instant, metrics: &Metrics) {
         match renewal {
             Renewal::Held(status) => {
                 let mut now = lock(&self.until);
@@ -107,6 +108,7 @@ impl Held {
             }
             Renewal::Lost if self.is_leaving() => {}
             Renewal::Lost => {
+                metrics.count_fenced(Fenced::Renewal);
                 tracing::warn!(task.id = %self.fence.task, task.attempt = %self.fence.attempt, "lost the lease");
                 self.give(Order::Stop);
             }
@@ -199,9 +201,11 @@ impl Leases {
         }
     }
 
-    /// Renews all leases in one call. Returns the pause before the next call, shorter after a failure.
+    /// Renews in one call all leases that we still believe in: a task told to stop must lapse. Returns the pause before
+    /// the next call, shorter after a failure.
     async fn renew(&self, store: &dyn ClaimStore, outage: &Outage) -> Duration {
-        let all = self.all();
+        let mut all = self.all();
+        all.retain(|held| held.order() != Order::Stop);
         if all.is_empty() {
             return self.renew_interval;
         }
@@ -215,7 +219,9 @@ impl Leases {
             Ok(renewals) => {
                 outage.over();
                 let until = self.end(sent);
-                all.iter().zip(renewals).for_each(|(held, renewal)| held.renewed(renewal, until));
+                all.iter()
+                    .zip(renewals)
+                    .for_each(|(held, renewal)| held.renewed(renewal, until, &self.metrics));
                 self.renew_interval
             }
             Err(error) => {
@@ -397,6 +403,18 @@ mod tests {
         ended.leave();
         lost.stopped().await;
         assert_eq!(ended.order(), Order::Run);
+        assert_eq!(leases.metrics.fenced(Fenced::Renewal), 1, "the end of a task is no refusal");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_told_to_stop_is_not_renewed_any_more() {
+        let (leases, store, _stop) = started(Some(Renewal::Held(Status::Running)));
+        let stopped = leases.hold(fence(1), Status::Running, Instant::now());
+        let _kept = leases.hold(fence(2), Status::Running, Instant::now());
+        stopped.give(Order::Stop);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(!lock(&store.calls).is_empty());
+        assert!(lock(&store.calls).iter().all(|held| *held == 1));
     }
 
     #[test]

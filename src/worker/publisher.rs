@@ -16,6 +16,7 @@ use super::lease::{Held, Order};
 use super::reporter::Reporter;
 use crate::bus::{BusError, Published};
 use crate::task::{Attempt, Event, UserId};
+use crate::telemetry::metrics::Fenced;
 
 /// Longest wait for the bus to take one event.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(3);
@@ -156,7 +157,7 @@ impl<'a> Publishing<'a> {
     fn fenced(&self, current: Attempt) {
         // Of a task that was given back this only means that the next worker was quick.
         if !self.held.is_leaving() {
-            self.worker.parts.metrics.fenced_writes.inc();
+            self.worker.parts.metrics.count_fenced(Fenced::Event);
             tracing::warn!(%current, "another attempt publishes; stopping");
         }
         self.held.give(Order::Stop);

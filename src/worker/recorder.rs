@@ -14,6 +14,7 @@ use super::lease::{Held, Order};
 use super::reporter::Reporter;
 use crate::store::StoreError;
 use crate::task::{Counts, ItemResult};
+use crate::telemetry::metrics::Fenced;
 
 /// Longest wait for one call to the store. Statements have shorter deadlines of their own.
 pub(super) const STORE_DEADLINE: Duration = Duration::from_secs(10);
@@ -71,7 +72,7 @@ impl<'a> Recording<'a> {
                 true
             }
             Err(error) => {
-                abandon(self.worker, self.held, &error);
+                abandon(self.worker, self.held, &error, Fenced::Result);
                 false
             }
         }
@@ -114,10 +115,11 @@ where
     }
 }
 
-/// Stops a task that cannot go on here. Its lease ends by itself, and the next attempt takes over.
-pub(super) fn abandon(worker: &Shared, held: &Held, error: &StoreError) {
+/// Stops a task that cannot go on here because this write failed. Its lease ends by itself, and the next attempt takes
+/// over.
+pub(super) fn abandon(worker: &Shared, held: &Held, error: &StoreError, write: Fenced) {
     if matches!(error, StoreError::Fenced { .. }) {
-        worker.parts.metrics.fenced_writes.inc();
+        worker.parts.metrics.count_fenced(write);
     }
     tracing::warn!(%error, "leaving a task");
     held.give(Order::Stop);

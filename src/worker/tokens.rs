@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::backoff::Backoff;
 use crate::dispatch::{DispatchError, Token, TokenSource};
+use crate::telemetry::metrics::Fenced;
 
 /// Longest wait for tokens in one call, so that a stop is noticed in time.
 const RECEIVE_WAIT: Duration = Duration::from_secs(1);
@@ -115,9 +116,13 @@ impl Listener<'_> {
     async fn ack(&mut self, tokens: Vec<Token>) {
         for token in tokens {
             let acked = timeout(DISPATCH_DEADLINE, self.source.ack(token)).await;
-            if let Err(error) = acked.unwrap_or_else(|late| Err(too_late("acking", late))) {
-                self.worker.dispatch.failed(&error);
-                return;
+            match acked.unwrap_or_else(|late| Err(too_late("acking", late))) {
+                Ok(true) => {}
+                Ok(false) => self.worker.parts.metrics.count_fenced(Fenced::Ack),
+                Err(error) => {
+                    self.worker.dispatch.failed(&error);
+                    return;
+                }
             }
         }
     }

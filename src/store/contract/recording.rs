@@ -1,5 +1,7 @@
 //! Promises to the worker about results, counts and endings.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 
 use super::AnyStore;
@@ -7,7 +9,7 @@ use super::kit::{
     claim, claim_and_lapse, draft, fence, find, is_fenced, is_refused, moment, result, submit, succeed_all,
     succeeded, terminal, worker,
 };
-use crate::store::{Control, Fence, ItemQuery, RECORD_MAX};
+use crate::store::{Control, Fence, ItemQuery, RECORD_MAX, Renewal};
 use crate::task::{
     Attempt, Counts, Effect, EventKind, Item, ItemOutcome, ItemResult, ItemState, Seq, Status, TaskId,
 };
@@ -73,6 +75,8 @@ pub(super) async fn a_stale_attempt_writes_nothing(store: AnyStore) {
     assert!(is_fenced(&store.record(fence(&stale), &[succeeded(0)]).await));
     assert!(is_fenced(&store.finish(fence(&stale), &event).await));
     assert!(is_fenced(&store.hand_over(fence(&stale)).await));
+    let renewed = store.renew(&[fence(&stale)], Duration::from_secs(60)).await.unwrap();
+    assert_eq!(renewed, [Renewal::Lost]);
     let ahead = Fence { task: task.id, attempt: Attempt(3) };
     assert!(is_fenced(&store.record(ahead, &[succeeded(0)]).await));
     assert_eq!(find(&store, task.id).await, before);

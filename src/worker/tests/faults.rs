@@ -1,9 +1,11 @@
 //! The bus, the store or the lease goes away. Each test also shows that the fault bit.
 
 use super::*;
+use crate::dispatch::{DispatchError, Token, TokenSource};
+use crate::telemetry::metrics::Fenced;
 
 fn fenced(rig: &Rig) -> u64 {
-    rig.metrics.fenced_writes.get()
+    Fenced::ALL.into_iter().map(|write| rig.metrics.fenced(write)).sum()
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,4 +167,72 @@ async fn the_first_event_of_a_takeover_shuts_the_zombie_out_of_the_bus() {
     until("it let go", || async { rig.metrics.tasks_held.get() == 0 }).await;
     assert_eq!(zombies.runs(id).len(), 20);
     assert_eq!(rig.events(id).last().unwrap().attempt.0, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_write_to_the_record_is_counted_by_its_kind_and_stops_the_task() {
+    let kinds = [
+        ("recording", Fenced::Result),
+        ("ending", Fenced::Terminal),
+        ("handing over", Fenced::HandOver),
+        ("renewing", Fenced::Renewal),
+    ];
+    for (call, write) in kinds {
+        let rig = Rig::new();
+        let actions = TestActions::taking(Duration::from_millis(1_500));
+        let life = rig.worker("w1", &actions, WorkerConfig { lanes_per_task: 1, ..quiet() });
+        let id = rig.submit(if write == Fenced::Terminal { 1 } else { 9 }).await;
+        until("an item is in flight", || async { actions.in_work() == 1 }).await;
+        *lock(&rig.store.stolen_at) = Some(call);
+        if write == Fenced::HandOver {
+            life.stop();
+        }
+        until("the write is refused", || async { rig.metrics.fenced(write) == 1 }).await;
+        until("the task is let go", || async { rig.metrics.tasks_held.get() == 0 }).await;
+        assert_eq!(fenced(&rig), 1, "{call}");
+        let task = rig.task(id).await;
+        assert_eq!((task.state.status, task.state.attempt.0), (Status::Running, 2), "{call}");
+    }
+}
+
+/// A dispatch whose tokens have always passed to somebody else by the time they are acked.
+struct Slippery(MemoryDispatch);
+
+struct SlipperyTokens(Box<dyn TokenSource>);
+
+#[async_trait]
+impl Dispatcher for Slippery {
+    async fn notify(&self, task: TaskId) -> Result<(), DispatchError> {
+        self.0.notify(task).await
+    }
+
+    async fn receiver(&self, worker: &ReplicaId) -> Result<Box<dyn TokenSource>, DispatchError> {
+        Ok(Box::new(SlipperyTokens(self.0.receiver(worker).await?)))
+    }
+}
+
+#[async_trait]
+impl TokenSource for SlipperyTokens {
+    async fn receive(&mut self, max: usize, wait: Duration) -> Result<Vec<Token>, DispatchError> {
+        self.0.receive(max, wait).await
+    }
+
+    async fn ack(&mut self, token: Token) -> Result<bool, DispatchError> {
+        self.0.ack(token).await.map(|_| false)
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), DispatchError> {
+        self.0.close().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_ack_is_counted_and_costs_nothing() {
+    let rig = Rig::new();
+    let dispatch = Arc::new(Slippery(rig.dispatch.clone()));
+    let actions = TestActions::taking(Duration::ZERO);
+    let _life = rig.worker_on(dispatch, "w1", &actions, WorkerConfig::default());
+    let id = rig.submit(3).await;
+    assert_eq!(rig.over(id).await.counts.succeeded, 3);
+    until("the ack is refused", || async { rig.metrics.fenced(Fenced::Ack) == 1 }).await;
 }

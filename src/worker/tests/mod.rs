@@ -86,9 +86,20 @@ pub(super) struct TestStore {
     pub(super) lose_replies: AtomicU32,
     pub(super) records: AtomicU32,
     pub(super) claims: AtomicU32,
+    /// The call right before which another worker takes the task over, once.
+    pub(super) stolen_at: Mutex<Option<&'static str>>,
 }
 
 impl TestStore {
+    async fn steal(&self, doing: &'static str, fence: Fence) {
+        if lock(&self.stolen_at).take_if(|at| *at == doing).is_some() {
+            self.store.renew(&[fence], Duration::ZERO).await.unwrap();
+            let rules = ClaimRules { lease: Duration::from_secs(3600), per_cluster_max: 32 };
+            let thief = ReplicaId::new("thief").unwrap();
+            assert!(self.store.claim(&thief, &rules).await.unwrap().is_some());
+        }
+    }
+
     fn up(&self, doing: &'static str) -> Result<(), StoreError> {
         let away = self.away.load(Ordering::SeqCst);
         if away { Err(StoreError::Unavailable { doing, source: "cut".into() }) } else { Ok(()) }
@@ -121,24 +132,28 @@ impl ClaimStore for TestStore {
             return std::future::pending().await;
         }
         self.up("renewing")?;
+        self.steal("renewing", held[0]).await;
         self.store.renew(held, lease).await
     }
 
     async fn record(&self, fence: Fence, results: &[ItemResult]) -> Result<Counts, StoreError> {
         self.records.fetch_add(1, Ordering::SeqCst);
         self.up("recording")?;
+        self.steal("recording", fence).await;
         let counts = self.store.record(fence, results).await?;
         self.reply(counts)
     }
 
     async fn finish(&self, fence: Fence, event: &Event) -> Result<OutboxId, StoreError> {
         self.up("ending")?;
+        self.steal("ending", fence).await;
         let row = self.store.finish(fence, event).await?;
         self.reply(row)
     }
 
     async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {
         self.up("handing over")?;
+        self.steal("handing over", fence).await;
         self.store.hand_over(fence).await
     }
 }
@@ -255,6 +270,7 @@ impl Rig {
             lose_replies: AtomicU32::new(0),
             records: AtomicU32::new(0),
             claims: AtomicU32::new(0),
+            stolen_at: Mutex::default(),
         };
         let bus = TestBus {
             bus: MemoryBus::new(&BusConfig::default()),
@@ -270,11 +286,22 @@ impl Rig {
 
     /// Starts a worker.
     pub(super) fn worker(&self, name: &str, actions: &TestActions, config: WorkerConfig) -> Lifecycle {
+        self.worker_on(Arc::new(self.dispatch.clone()), name, actions, config)
+    }
+
+    /// Starts a worker that is woken by another dispatch.
+    pub(super) fn worker_on(
+        &self,
+        dispatcher: Arc<dyn Dispatcher>,
+        name: &str,
+        actions: &TestActions,
+        config: WorkerConfig,
+    ) -> Lifecycle {
         let life = Lifecycle::new();
         let parts = Parts {
             store: Arc::clone(&self.store) as Arc<dyn ClaimStore>,
             publisher: Arc::clone(&self.bus) as Arc<dyn Publisher>,
-            dispatcher: Arc::new(self.dispatch.clone()),
+            dispatcher,
             actions: Arc::new(actions.clone()),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             metrics: self.metrics.clone(),
