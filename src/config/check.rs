@@ -11,8 +11,13 @@ use super::{Config, Mode};
 use crate::task::ClusterName;
 
 /// Fields that may be zero, because that means "none" or "at once".
-const MAY_BE_ZERO: [&str; 4] =
-    ["server.close_spread", "live.snapshot_recent", "live.coalesce_bytes", "worker.grace"];
+const MAY_BE_ZERO: [&str; 5] = [
+    "server.close_spread",
+    "live.snapshot_recent",
+    "live.coalesce_bytes",
+    "worker.grace",
+    "worker.stall_after",
+];
 
 /// Most results the store takes at once.
 const RECORD_BATCH_MAX: usize = 5_000;

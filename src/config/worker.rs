@@ -30,6 +30,9 @@ pub struct WorkerConfig {
     /// Time-out of one item, unless the task has its own.
     #[serde(with = "duration")]
     pub item_timeout: Duration,
+    /// Time without a finished item after which a held task is told of as stalled; zero for never.
+    #[serde(with = "duration")]
+    pub stall_after: Duration,
     /// Runs of one item before a transient error counts as its failure.
     pub item_tries: u16,
     /// Base of the full-jitter back-off between runs of one item.
@@ -62,6 +65,7 @@ impl Default for WorkerConfig {
             renew_interval: Duration::from_secs(1),
             poll_interval: Duration::from_secs(5),
             item_timeout: Duration::from_secs(60),
+            stall_after: Duration::from_secs(30),
             item_tries: 4,
             retry_base: Duration::from_millis(200),
             retry_max: Duration::from_secs(10),

@@ -4,7 +4,7 @@
 //! no input, and reports a count, so a lost lead, a crash or two leaders for a moment do no harm. Lapsed tasks need no
 //! rescue of their own: they are claimable as they are, and the reconciler rings for them.
 //!
-//! Reading order: [`driver`] (when) · `rescuer` · `relay` · `reconciler` · `pruner` · `gauges` (what).
+//! Reading order: [`driver`] (when) · `rescuer` · `relay` · `reconciler` · `pruner` · `stalls` · `gauges` (what).
 
 pub mod driver;
 mod gauges;
@@ -12,11 +12,13 @@ mod pruner;
 mod reconciler;
 mod relay;
 mod rescuer;
+mod stalls;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::bus::Publisher;
 use crate::config::MaintenanceConfig;
@@ -31,6 +33,7 @@ use pruner::Pruner;
 use reconciler::Reconciler;
 use relay::Relay;
 use rescuer::Rescuer;
+use stalls::Stalls;
 
 /// What maintenance needs.
 pub struct Parts {
@@ -46,13 +49,15 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Settings.
     pub config: MaintenanceConfig,
+    /// Time without a result after which a held task counts as stalled; zero for never. The workers' own setting.
+    pub stall_after: Duration,
     /// Duties of the backends in use, such as the reaper of dead readers.
     pub extra: Vec<Box<dyn Duty>>,
 }
 
 /// Starts maintenance on `life` and returns. It works until the soft stop, then gives the lead back.
 pub fn run(parts: Parts, life: &Lifecycle) {
-    let Parts { store, leadership, publisher, dispatcher, metrics, config, extra } = parts;
+    let Parts { store, leadership, publisher, dispatcher, metrics, config, stall_after, extra } = parts;
     let mut duties: Vec<Box<dyn Duty>> = vec![
         Box::new(Rescuer { store: Arc::clone(&store), metrics: metrics.clone(), interval: config.interval }),
         Box::new(Relay {
@@ -66,6 +71,13 @@ pub fn run(parts: Parts, life: &Lifecycle) {
             store: Arc::clone(&store),
             age: config.retention,
             interval: config.prune_interval,
+        }),
+        Box::new(Stalls {
+            store: Arc::clone(&store),
+            metrics: metrics.clone(),
+            after: stall_after,
+            interval: config.interval.max(stalls::INTERVAL_MIN),
+            known: std::sync::Mutex::default(),
         }),
         Box::new(Gauges {
             store,

@@ -56,6 +56,8 @@ struct Rig {
     life: Lifecycle,
 }
 
+const STALL_AFTER: Duration = Duration::from_secs(30);
+
 const RULES: ClaimRules = ClaimRules { lease: Duration::from_secs(5), per_cluster_max: 100 };
 
 fn ada() -> UserId {
@@ -87,6 +89,7 @@ impl Rig {
             dispatcher: Arc::new(rig.dispatch.clone()),
             metrics: rig.metrics.clone(),
             config,
+            stall_after: STALL_AFTER,
             extra: Vec::new(),
         };
         run(parts, &rig.life);
@@ -297,4 +300,26 @@ async fn the_backlog_shows_in_the_metrics() {
     // One waits from the start; the other one's lease lapsed, which is not the same as waiting.
     assert_eq!(rig.metrics.queue_depth.get(), 1);
     assert!((50..=60).contains(&rig.metrics.queue_oldest_seconds.get()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_task_without_a_result_for_long_shows_until_it_gets_on() {
+    let rig = Rig::new();
+    rig.submit(3).await;
+    let waiting = rig.submit(3).await;
+    let fence = rig.claim().await;
+    seconds(29).await;
+    assert_eq!(rig.metrics.tasks_stalled.get(), 0);
+    seconds(20).await;
+    assert_eq!(rig.metrics.tasks_stalled.get(), 1, "its worker is silent, and nobody took it over");
+    seconds(60).await;
+    assert_eq!((rig.metrics.tasks_stalled.get(), rig.done("stall_detector")), (1, 1), "told once");
+    rig.finish_silently(fence).await;
+    seconds(10).await;
+    assert_eq!(rig.metrics.tasks_stalled.get(), 0);
+    assert_eq!(
+        rig.store.find(waiting).await.unwrap().unwrap().state.status,
+        Status::Queued,
+        "waiting is no stall"
+    );
 }

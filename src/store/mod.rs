@@ -142,6 +142,7 @@ impl Task {
             counts: self.counts,
             progress: self.counts.percent(),
             current_node: None,
+            stalled_since: None,
             reason: self.reason.clone(),
             error: self.error.clone(),
             created_at: Some(self.created_at),
@@ -191,6 +192,7 @@ impl Task {
             progress: self.counts.percent(),
             current_node: None,
             items: Vec::new(),
+            stalled_since: None,
             message: None,
             error: self.error.clone(),
             timestamp: at,
@@ -425,6 +427,17 @@ pub struct Backlog {
     pub oldest_queued: Duration,
 }
 
+/// A held task of which nothing was recorded for long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StalledTask {
+    /// Which task.
+    pub id: TaskId,
+    /// Who holds it, under a lease that holds or lapsed.
+    pub worker: Option<ReplicaId>,
+    /// How long nothing was recorded: no claim, no result, no change by a user.
+    pub quiet: Duration,
+}
+
 /// The maintenance side. Every call is idempotent, safe from several replicas at once, and bounded by its argument.
 #[async_trait]
 pub trait UpkeepStore: Outbox {
@@ -440,6 +453,9 @@ pub trait UpkeepStore: Outbox {
 
     /// Deletes tasks that ended longer ago than `age`, with all that belongs to them. Returns how many.
     async fn prune(&self, age: Duration, limit: u32) -> Result<u64, StoreError>;
+
+    /// Held tasks of which nothing was recorded for at least `after`, longest first.
+    async fn stalled(&self, after: Duration, limit: u32) -> Result<Vec<StalledTask>, StoreError>;
 
     /// Counts what waits, for metrics.
     async fn backlog(&self) -> Result<Backlog, StoreError>;

@@ -27,6 +27,8 @@ pub enum EventKind {
     Resumed,
     /// The holder gave the task back; another attempt follows.
     Requeued,
+    /// No item finished for long; `stalled_since` says since when, and `items` which are in work.
+    Stalled,
     /// Terminal: completed, or cancelled on request.
     Complete,
     /// Terminal: completed with errors, or failed.
@@ -111,6 +113,9 @@ pub struct Event {
     /// Items that changed since the event before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<ItemChange>,
+    /// Since when no item has finished, while that is longer than it should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled_since: Option<Timestamp>,
     /// A sentence for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

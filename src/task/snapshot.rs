@@ -36,6 +36,9 @@ pub struct TaskView {
     /// The item that changed last, when known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_node: Option<ItemName>,
+    /// Since when no item has finished, while that is longer than it should be. Only ever seen live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled_since: Option<Timestamp>,
     /// Why the task was submitted, in the user's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -73,6 +76,7 @@ impl TaskView {
             counts: event.counts,
             progress: event.counts.percent(),
             current_node: event.current_node.clone(),
+            stalled_since: event.stalled_since,
             reason: None,
             error: event.error.clone(),
             created_at: None,
@@ -155,6 +159,7 @@ pub(crate) mod tests {
             progress: 0,
             current_node: None,
             items: Vec::new(),
+            stalled_since: None,
             message: None,
             error: None,
             timestamp: Timestamp::UNIX_EPOCH,

@@ -22,6 +22,7 @@ mod publisher;
 mod recorder;
 mod reporter;
 mod runner;
+mod stall;
 mod tokens;
 
 #[cfg(test)]

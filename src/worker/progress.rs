@@ -9,9 +9,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::stall::sentence;
 use crate::store::Task;
 use crate::task::{Counts, Event, EventKind, ItemChange, ItemName, ItemResult, ItemState, Seq, Status};
 
@@ -37,6 +39,10 @@ pub(super) struct Progress {
     young: BTreeMap<u32, ItemName>,
     old: BTreeMap<u32, ItemName>,
     overdue: BTreeMap<u32, ItemName>,
+    /// Items in work that an event told of.
+    running: BTreeMap<u32, ItemName>,
+    /// Since when no item finished, once the watchers are to know.
+    stalled_since: Option<Timestamp>,
     current: Option<ItemName>,
 }
 
@@ -54,6 +60,8 @@ impl Progress {
             young: BTreeMap::new(),
             old: BTreeMap::new(),
             overdue: BTreeMap::new(),
+            running: BTreeMap::new(),
+            stalled_since: None,
             current: None,
         }
     }
@@ -75,14 +83,29 @@ impl Progress {
 
     /// An item finished. Called once per item.
     pub(super) fn finished(&mut self, result: &ItemResult) {
-        let _ = (self.young.remove(&result.index), self.old.remove(&result.index));
-        self.overdue.remove(&result.index);
+        for items in [&mut self.young, &mut self.old, &mut self.overdue, &mut self.running] {
+            items.remove(&result.index);
+        }
+        if self.stalled_since.take().is_some() {
+            self.said.retain(|(kind, ..)| *kind != EventKind::Stalled);
+        }
         self.task.counts.add(&result.outcome);
         if self.waiting.len() == WAITING_MAX {
             self.waiting.pop_front();
             self.left_out += 1;
         }
         self.waiting.push_back(ItemChange::from(result));
+    }
+
+    /// No item finished since then, which is so long. Told in an event of its own kind that names all items in work once
+    /// more; every event says so until an item finishes.
+    pub(super) fn stalled(&mut self, since: Timestamp, quiet: Duration) {
+        self.stalled_since = Some(since);
+        for items in [&mut self.young, &mut self.old, &mut self.running] {
+            self.overdue.append(items);
+        }
+        let message = sentence(&self.overdue, quiet);
+        self.say(EventKind::Stalled, self.status(), Some(message));
     }
 
     /// A tick passed: items in work since before the last one will be told of as running. Whether there are any.
@@ -120,6 +143,7 @@ impl Progress {
         self.task.counts = counts;
         self.task.state.status = verdict;
         self.overdue.clear();
+        self.stalled_since = None;
         self.number(EventKind::terminal(verdict), now)
     }
 
@@ -148,7 +172,7 @@ impl Progress {
             self.current = Some(newest.name.clone());
         }
         let event = self.task.event(kind, self.last, now);
-        Event { items, current_node: self.current.clone(), ..event }
+        Event { items, current_node: self.current.clone(), stalled_since: self.stalled_since, ..event }
     }
 
     /// Takes what fits into one event: finished items first, then those found running.
@@ -158,6 +182,7 @@ impl Progress {
         while items.len() < ITEMS_PER_EVENT
             && let Some((index, name)) = self.overdue.pop_first()
         {
+            self.running.insert(index, name.clone());
             items.push(running(index, name));
         }
         items
@@ -233,6 +258,7 @@ pub(super) mod tests {
         Start,
         Finish,
         Tick,
+        Stall,
         Say,
         Publish,
         FailBefore,
@@ -240,8 +266,10 @@ pub(super) mod tests {
     }
 
     fn any_step() -> impl Strategy<Value = Step> {
-        use Step::{FailAfter, FailBefore, Finish, Publish, Say, Start, Tick};
-        proptest::sample::select(vec![Start, Finish, Finish, Tick, Say, Publish, FailBefore, FailAfter])
+        use Step::{FailAfter, FailBefore, Finish, Publish, Say, Stall, Start, Tick};
+        proptest::sample::select(vec![
+            Start, Finish, Finish, Tick, Stall, Say, Publish, FailBefore, FailAfter,
+        ])
     }
 
     /// Runs the steps, then finishes what was started and publishes all there is.
@@ -263,6 +291,7 @@ pub(super) mod tests {
                 Step::Tick => {
                     let _ = progress.tick();
                 }
+                Step::Stall => progress.stalled(Timestamp::UNIX_EPOCH, Duration::from_secs(30)),
                 Step::Say => progress.say(EventKind::Cancelling, Status::Cancelling, None),
                 Step::Publish => publish(&mut progress, &mut stream, true),
                 Step::FailBefore => drop(progress.next(Timestamp::UNIX_EPOCH)),
@@ -379,6 +408,43 @@ pub(super) mod tests {
         let told: Vec<_> = event.items.iter().map(|item| (item.index, item.state)).collect();
         assert_eq!(told, [(1, ItemState::Succeeded), (0, ItemState::Running)]);
         assert!(!progress.tick());
+    }
+
+    fn publish_next(progress: &mut Progress) -> Arc<Event> {
+        let event = progress.next(Timestamp::UNIX_EPOCH).expect("there is news");
+        progress.published(event.seq);
+        event
+    }
+
+    #[test]
+    fn a_stall_is_told_with_what_is_in_work_and_ends_with_the_next_result() {
+        let (mut progress, since) = (Progress::new(task(6)), Timestamp::from_second(50).unwrap());
+        publish_next(&mut progress);
+        (0..5).for_each(|index| progress.started(index, name(index)));
+        let _ = (progress.tick(), progress.tick());
+        assert_eq!(publish_next(&mut progress).items.len(), 5);
+        progress.stalled(since, Duration::from_secs(31));
+        let event = publish_next(&mut progress);
+        assert_eq!((event.kind, event.status, event.seq), (EventKind::Stalled, Status::Running, Seq(3)));
+        assert_eq!((event.stalled_since, event.items.len()), (Some(since), 5));
+        let said = "no item finished for 31 s; in work: node-0, node-1, node-2 and 2 more";
+        assert_eq!(event.message.as_deref(), Some(said));
+        progress.started(5, name(5));
+        let _ = (progress.tick(), progress.tick());
+        assert_eq!(publish_next(&mut progress).stalled_since, Some(since), "another start ends no stall");
+        progress.finished(&result(0));
+        let event = publish_next(&mut progress);
+        assert_eq!((event.kind, event.stalled_since, event.items.len()), (EventKind::Progress, None, 1));
+    }
+
+    #[test]
+    fn a_stall_that_is_over_before_it_was_told_is_not_told() {
+        let mut progress = Progress::new(task(2));
+        publish_next(&mut progress);
+        progress.stalled(Timestamp::UNIX_EPOCH, Duration::from_secs(30));
+        progress.finished(&result(1));
+        assert_eq!(publish_next(&mut progress).kind, EventKind::Progress);
+        assert_eq!(progress.next(Timestamp::UNIX_EPOCH), None);
     }
 
     #[test]

@@ -70,7 +70,9 @@ impl<'a> Publishing<'a> {
             tokio::select! {
                 () = close.cancelled() => {}
                 () = self.reporter.news.notified() => self.publish_news(close).await,
-                _ = look.tick() => if self.reporter.tick() { self.publish_news(close).await },
+                _ = look.tick() => if self.reporter.tick(self.worker.parts.clock.now()) {
+                    self.publish_news(close).await;
+                },
             }
         }
         self.drain().await;

@@ -6,11 +6,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::lease::lock;
 use super::progress::Progress;
+use super::stall::Stall;
+use crate::config::WorkerConfig;
 use crate::store::{RECORD_MAX, Task};
 use crate::task::{Counts, Event, EventKind, ItemName, ItemResult, Seq, Status};
 use crate::telemetry::Metrics;
@@ -22,6 +25,7 @@ pub(super) const UNRECORDED_MAX: usize = 5_000;
 /// What happened to one task and was not yet carried away.
 pub(super) struct Reporter {
     progress: Mutex<Progress>,
+    stall: Mutex<Stall>,
     unrecorded: Mutex<Unrecorded>,
     record_batch: usize,
     metrics: Metrics,
@@ -46,11 +50,12 @@ impl Unrecorded {
 }
 
 impl Reporter {
-    pub(super) fn new(task: Task, record_batch: usize, metrics: Metrics) -> Self {
+    pub(super) fn new(task: Task, config: &WorkerConfig, metrics: Metrics) -> Self {
         Self {
             progress: Mutex::new(Progress::new(task)),
+            stall: Mutex::new(Stall::new(config.stall_after, Instant::now())),
             unrecorded: Mutex::default(),
-            record_batch: record_batch.clamp(1, RECORD_MAX),
+            record_batch: config.record_batch.clamp(1, RECORD_MAX),
             metrics,
             news: Notify::new(),
             due: Notify::new(),
@@ -68,6 +73,7 @@ impl Reporter {
         let status = result.outcome.state().as_str();
         self.metrics.items_finished.get_or_create(&Outcome { status }).inc();
         lock(&self.progress).finished(&result);
+        lock(&self.stall).finished(Instant::now());
         let mut unrecorded = lock(&self.unrecorded);
         unrecorded.results.push_back(result);
         let full = unrecorded.results.len() >= self.record_batch;
@@ -103,9 +109,18 @@ impl Reporter {
         }
     }
 
-    /// Lets items that are in work for long be told of. Called at a steady pace; whether there is news.
-    pub(super) fn tick(&self) -> bool {
-        lock(&self.progress).tick()
+    /// Lets items that are in work for long be told of, and a task that does not get on. Called at a steady pace; whether
+    /// there is news.
+    pub(super) fn tick(&self, now: Timestamp) -> bool {
+        let mut progress = lock(&self.progress);
+        let late = progress.tick();
+        // Whoever rests or waits to be ended is not expected to get on.
+        let stalled = progress.status().is_held().then(|| lock(&self.stall).look(Instant::now())).flatten();
+        if let Some(quiet) = stalled {
+            let since = SignedDuration::try_from(quiet).ok().and_then(|quiet| now.checked_sub(quiet).ok());
+            progress.stalled(since.unwrap_or(now), quiet);
+        }
+        late || stalled.is_some()
     }
 
     /// Whether so much waits that the next event will be full.
@@ -153,7 +168,7 @@ mod tests {
     use super::*;
 
     fn reporter(total: u32) -> Reporter {
-        Reporter::new(task(total), 500, Metrics::new())
+        Reporter::new(task(total), &WorkerConfig::default(), Metrics::new())
     }
 
     #[tokio::test]

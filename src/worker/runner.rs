@@ -39,8 +39,7 @@ pub(super) struct Runner {
 
 impl Runner {
     pub(super) fn new(worker: Arc<Shared>, held: Arc<Held>, claim: Claim) -> Self {
-        let batch = worker.parts.config.record_batch;
-        let reporter = Reporter::new(claim.task.clone(), batch, worker.parts.metrics.clone());
+        let reporter = Reporter::new(claim.task.clone(), &worker.parts.config, worker.parts.metrics.clone());
         let queue = Arc::new(Mutex::new(VecDeque::from(claim.pending)));
         Self { worker, held, task: claim.task, reporter: Arc::new(reporter), queue, left: Arc::default() }
     }

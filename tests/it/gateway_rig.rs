@@ -172,6 +172,7 @@ pub fn progress(task: TaskId, seq: u64, current: u32) -> Event {
         progress: 0,
         current_node: Some(ItemName::new(format!("node-{current}")).unwrap()),
         items: Vec::new(),
+        stalled_since: None,
         message: None,
         error: None,
         timestamp: jiff::Timestamp::UNIX_EPOCH,

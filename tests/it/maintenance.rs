@@ -1,15 +1,16 @@
-//! Who does the maintenance when its leader is killed or stopped, with real processes and default settings.
+//! The maintenance with real processes: who does it when its leader is killed or stopped, and what it sees.
 //!
-//! What the leader has to do is made by hand in the record: an end that nobody was told, and a task that used up its
+//! What a lost leader has to do is made by hand in the record: an end that nobody was told, and a task that used up its
 //! tries. That it gets done shows that the duties have moved, and not only the lock.
 
 use std::time::Duration;
 
 use milepost_harness::{Hub, HubMode, HubSpec, Replica};
 use nix::sys::signal::Signal;
+use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::{Api, eventually, names, until, wait_batch};
+use crate::support::{Api, Watcher, assert_orderly, eventually, is_terminal, names, until, wait_batch};
 
 /// What the guarantee says.
 const MOVES_WITHIN: Duration = Duration::from_secs(10);
@@ -91,3 +92,31 @@ const POISON: &str = "
         INSERT INTO task_members (task_id, names) SELECT id, ARRAY['node-1'] FROM task
     )
     SELECT id FROM task";
+
+/// The worker tells its watchers, late ones too, and the record shows it to operators; both end with the next result.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_does_not_get_on_shows_to_watchers_and_operators() {
+    let spec =
+        HubSpec { gateways: 1, workers: 1, ..HubSpec::new(env!("CARGO_BIN_EXE_milepost"), HubMode::Redis) }
+            .set("MILEPOST_WORKER__STALL_AFTER", "1s");
+    let hub = tokio::task::spawn_blocking(|| Hub::start(spec)).await.unwrap().unwrap();
+    let (base, token) = (hub.gateways[0].url(), hub.token("ann", "operator").unwrap());
+    let mut socket = Watcher::connect(&base, &token, None).await;
+    let mut batch = wait_batch(&names("s", 2), 12_000, 0);
+    batch["concurrency"] = json!(1);
+    let task = Api::new(&base, &token).submit(&batch).await;
+    let mut events = socket.events_until(&task, |event| event["type"] == "stalled").await;
+    let stalled = events.last().unwrap();
+    assert_eq!((&stalled["status"], &stalled["items"][0]["name"]), (&json!("running"), &json!("s-000")));
+    assert_eq!(stalled["message"], "no item finished for 1 s; in work: s-000");
+    let late = Watcher::connect(&base, &token, None).await.snapshot.unwrap();
+    assert_eq!(late["tasks"][0]["stalled_since"], stalled["stalled_since"]);
+    let gauge = async |n: f64| hub.workers[0].metric("milepost_tasks_stalled ").unwrap() == n;
+    until("operators see it", async || gauge(1.0).await).await;
+    events.extend(socket.events_until(&task, |event| event["current"] == 1).await);
+    assert!(events.last().unwrap()["stalled_since"].is_null(), "{}", events.last().unwrap());
+    events.extend(socket.events_until(&task, is_terminal).await);
+    assert_orderly(&events);
+    assert_eq!(events.iter().filter(|event| event["type"] == "stalled").count(), 2, "once for each item");
+    until("operators see that it is over", async || gauge(0.0).await).await;
+}

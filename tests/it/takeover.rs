@@ -94,6 +94,7 @@ impl Hub {
             dispatcher: Arc::new(self.dispatch.clone()),
             metrics: self.metrics.clone(),
             config: MaintenanceConfig::default(),
+            stall_after: WorkerConfig::default().stall_after,
             extra: Vec::new(),
         };
         maintenance::run(parts, &life);

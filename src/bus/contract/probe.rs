@@ -39,6 +39,7 @@ pub fn progress(task: TaskId, attempt: u32, seq: u64) -> Event {
         progress: 0,
         current_node: None,
         items: vec![item(seq)],
+        stalled_since: None,
         message: Some("a sentence with \"quotes\", a \\ and söme ünïcode \u{1F680}".into()),
         error: None,
         timestamp: Timestamp::UNIX_EPOCH,

@@ -7,8 +7,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::super::output::Paint;
 use super::super::table;
-use super::view::{View, title};
-use crate::task::{ItemChange, Status, TaskId, TaskView};
+use super::view::{View, stall, title};
+use crate::task::{Event, ItemChange, Status, TaskId, TaskView};
 
 /// Bars kept after their end; those of further tasks make room.
 const FINISHED_KEPT: usize = 8;
@@ -87,6 +87,12 @@ impl View for Bars {
         }
     }
 
+    fn event(&mut self, event: &Event) {
+        if let Some(text) = stall(event) {
+            self.note(&text);
+        }
+    }
+
     fn failure(&mut self, task: &TaskView, item: &ItemChange) {
         let Some(entry) = self.bars.get_mut(&task.task_id) else { return };
         entry.failures += 1;
@@ -120,6 +126,7 @@ fn message(view: &TaskView, paint: Paint) -> String {
         n => format!("{n} failed"),
     };
     let rest = match view.status {
+        status if status.is_held() && view.stalled_since.is_some() => "stalled".to_owned(),
         Status::Running => view.current_node.as_ref().map(ToString::to_string).unwrap_or_default(),
         status if status.is_terminal() => String::new(),
         status => table::words(status),
@@ -189,6 +196,12 @@ mod tests {
             assert_eq!(text.chars().count(), MESSAGE_WIDTH, "{text:?}");
         }
         assert!(message(&TaskView::of(&running), Paint::new()).ends_with("-name-042"));
+        running.stalled_since = Some(running.timestamp);
+        let text = message(&TaskView::of(&running), Paint::new());
+        assert!(
+            text.trim_end().ends_with("2 failed stalled") && text.chars().count() == MESSAGE_WIDTH,
+            "{text:?}"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::super::connection::short;
 use super::super::output::{Output, say};
 use super::super::table;
-use crate::task::{Event, ItemChange, Status, TaskId, TaskView};
+use crate::task::{Event, EventKind, ItemChange, Status, TaskId, TaskView};
 
 /// Shows progress as it comes.
 pub trait View: Send {
@@ -59,6 +59,12 @@ impl View for Lines {
         }
     }
 
+    fn event(&mut self, event: &Event) {
+        if let Some(text) = stall(event) {
+            self.out.line(text);
+        }
+    }
+
     fn failure(&mut self, task: &TaskView, item: &ItemChange) {
         let why = item.error.as_deref().unwrap_or("failed");
         self.out.line(format_args!("{} {} failed: {why}", title(task), item.name));
@@ -78,6 +84,13 @@ fn failed(view: &TaskView) -> String {
         0 => String::new(),
         n => format!(", {n} failed"),
     }
+}
+
+/// What a person is told of a task that does not get on.
+#[must_use]
+pub fn stall(event: &Event) -> Option<String> {
+    let message = event.message.as_deref().filter(|_| event.kind == EventKind::Stalled)?;
+    Some(format!("{}: {message}", title(&TaskView::of(event))))
 }
 
 /// What a task is called on screen: `cordon prod …1a2b3c`.

@@ -175,6 +175,7 @@ impl Shared<'_> {
             dispatcher: self.plumbing.dispatcher(self.config, self.life),
             metrics: self.metrics.clone(),
             config: self.config.maintenance.clone(),
+            stall_after: self.config.worker.stall_after,
             extra: self.plumbing.duties(),
         };
         maintenance::run(parts, self.life);

@@ -89,6 +89,7 @@ promises! {
     upkeep::the_outbox_is_in_order_until_published,
     upkeep::pruning_forgets_what_is_long_over_and_nothing_else,
     upkeep::pruning_frees_the_key,
+    upkeep::what_is_held_without_news_is_stalled,
     upkeep::the_backlog_counts_what_waits,
     upkeep::the_lead_is_kept_and_given_back,
 }

@@ -113,6 +113,29 @@ pub(super) async fn pruning_frees_the_key(store: AnyStore) {
     assert_eq!(store.find(first.id).await.unwrap(), None);
 }
 
+pub(super) async fn what_is_held_without_news_is_stalled(store: AnyStore) {
+    let stalled = async |after| store.stalled(after, 10).await.unwrap();
+    let (first, second) = (submit(&store, "ann", draft(2)).await, submit(&store, "bob", draft(2)).await);
+    assert_eq!(stalled(Duration::ZERO).await, [], "who waits is not held");
+    let held = claim(&store).await;
+    claim(&store).await;
+    let quiet = Duration::from_millis(300);
+    until("both are quiet", async || stalled(quiet).await.len() == 2).await;
+    store.renew(&[fence(&held)], RULES.lease).await.unwrap();
+    let found = stalled(quiet).await;
+    assert_eq!(found.iter().map(|task| task.id).collect::<Vec<_>>(), [first.id, second.id]);
+    assert!(found.iter().all(|task| task.quiet >= quiet && task.worker == Some(worker(0))), "{found:?}");
+    store.record(fence(&held), &[succeeded(1)]).await.unwrap();
+    let found = stalled(Duration::ZERO).await;
+    assert_eq!(
+        found.iter().map(|task| task.id).collect::<Vec<_>>(),
+        [second.id, first.id],
+        "a result is news"
+    );
+    assert_eq!(store.stalled(Duration::ZERO, 1).await.unwrap().len(), 1);
+    assert_eq!(stalled(Duration::from_secs(3_600)).await, []);
+}
+
 pub(super) async fn the_backlog_counts_what_waits(store: AnyStore) {
     assert_eq!(store.backlog().await.unwrap(), crate::store::Backlog::default());
     submit(&store, "ann", draft(1)).await;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::store::{
     Backlog, Claim, ClaimRules, Control, Controlled, Created, Fence, ItemQuery, NewTask, OutboxId, OutboxRow,
-    Renewal, StoreError, Task, TaskQuery, change,
+    Renewal, StalledTask, StoreError, Task, TaskQuery, change,
 };
 use crate::task::{Change, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, UserId};
 
@@ -362,6 +362,19 @@ impl Book {
         if let Some(key) = record.key {
             self.keys.remove(&(owner, key));
         }
+    }
+
+    pub(super) fn stalled(&self, after: Duration, limit: u32, now: &Now) -> Vec<StalledTask> {
+        let held = self.open_records().map(|record| &record.task).filter(|task| task.state.status.is_held());
+        let stalled = held.map(|task| StalledTask {
+            id: task.id,
+            worker: task.worker.clone(),
+            quiet: now.wall.duration_since(task.updated_at).try_into().unwrap_or_default(),
+        });
+        let mut stalled: Vec<_> = stalled.filter(|task| task.quiet >= after).collect();
+        stalled.sort_by_key(|task| std::cmp::Reverse(task.quiet));
+        stalled.truncate(limit as usize);
+        stalled
     }
 
     pub(super) fn backlog(&self, now: &Now) -> Backlog {

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use self::book::{Book, Now};
 use super::{
     Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, ItemQuery, Leadership,
-    NewTask, Outbox, OutboxId, OutboxRow, Renewal, StoreError, Task, TaskQuery, TaskStore, UpkeepStore,
+    NewTask, Outbox, OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task, TaskQuery, TaskStore,
+    UpkeepStore,
 };
 use crate::clock::Clock;
 use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, UserId};
@@ -121,6 +122,10 @@ impl UpkeepStore for MemoryStore {
 
     async fn prune(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
         Ok(self.book().prune(age, limit, &self.now()))
+    }
+
+    async fn stalled(&self, after: Duration, limit: u32) -> Result<Vec<StalledTask>, StoreError> {
+        Ok(self.book().stalled(after, limit, &self.now()))
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::store::{OutboxId, OutboxRow, StoreError, Task};
+use crate::store::{OutboxId, OutboxRow, StalledTask, StoreError, Task};
 use crate::task::{
     ActionSpec, Attempt, Counts, Effect, Event, Item, ItemName, ItemOutcome, ItemResult, Priority, TaskId,
     TaskState,
@@ -171,6 +171,25 @@ impl TryFrom<EventRow> for OutboxRow {
             owner: place.read("owner", row.owner.parse())?,
             event: place.read("event", serde_json::from_value::<Event>(row.event.0))?,
         })
+    }
+}
+
+/// A row of `tasks` that stands still.
+#[derive(sqlx::FromRow)]
+pub(super) struct StalledRow {
+    id: Uuid,
+    worker: Option<String>,
+    quiet_ms: i64,
+}
+
+impl TryFrom<StalledRow> for StalledTask {
+    type Error = StoreError;
+
+    fn try_from(row: StalledRow) -> Result<Self, StoreError> {
+        let place = Place { table: "tasks", id: &row.id };
+        let worker = row.worker.map(|worker| place.read("worker", worker.parse())).transpose()?;
+        let quiet = Duration::from_millis(u64::try_from(row.quiet_ms).unwrap_or(0));
+        Ok(Self { id: TaskId::from_uuid(row.id), worker, quiet })
     }
 }
 

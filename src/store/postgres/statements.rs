@@ -302,6 +302,13 @@ statements! {
                 AND NOT EXISTS (SELECT FROM tasks WHERE tasks.owner = owners.owner)
             LIMIT $2)";
 
+    /// Held tasks of which nothing was recorded for `$1` milliseconds: renewing a lease is no news of a task.
+    STALLED = "
+        SELECT id, worker, (extract(epoch FROM clock_timestamp() - updated_at) * 1000)::bigint AS quiet_ms FROM tasks
+        WHERE status IN ('running', 'cancelling')
+            AND updated_at <= clock_timestamp() - $1::bigint * interval '1 millisecond'
+        ORDER BY updated_at LIMIT $2";
+
     /// What waits.
     BACKLOG = "
         SELECT (SELECT count(*) FROM tasks WHERE status = 'queued') AS queued,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::rows::{EventRow, LockedRow};
+use super::rows::{EventRow, LockedRow, StalledRow};
 use super::{Failure, PostgresStore, begin, locked, millis, save_change, statements, while_};
-use crate::store::{Backlog, Leadership, OutboxRow, StoreError, UpkeepStore, change};
+use crate::store::{Backlog, Leadership, OutboxRow, StalledTask, StoreError, UpkeepStore, change};
 use crate::task::{Change, Status, TaskId};
 
 /// Items deleted by one call at most, unless a single task has more: what fits into the time of a statement.
@@ -53,6 +53,17 @@ impl UpkeepStore for PostgresStore {
             Ok(pruned)
         };
         self.db.transaction(0, 2, call).await.map_err(while_("pruning tasks"))
+    }
+
+    async fn stalled(&self, after: Duration, limit: u32) -> Result<Vec<StalledTask>, StoreError> {
+        let call = async {
+            let rows = sqlx::query_as::<_, StalledRow>(statements::STALLED)
+                .bind(millis(after))
+                .bind(i64::from(limit));
+            Ok(rows.fetch_all(self.db.pool()).await?)
+        };
+        let rows = self.db.read(call).await.map_err(while_("looking for stalled tasks"))?;
+        rows.into_iter().map(StalledTask::try_from).collect()
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {

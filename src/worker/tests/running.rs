@@ -193,3 +193,50 @@ async fn a_task_whose_wake_up_was_lost_is_found_by_the_poll() {
     rig.over(id).await;
     assert!(began.elapsed() <= Duration::from_millis(5_100), "{:?}", began.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_does_not_get_on_is_told_of_as_stalled_until_an_item_finishes() {
+    let rig = Rig::new();
+    let actions = TestActions::new(|index| {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_secs(if index == 2 { 55 } else { 10 })).await;
+            CHANGED
+        })
+    });
+    let config = WorkerConfig { lanes_per_task: 3, ..WorkerConfig::default() };
+    let _life = rig.worker("w1", &actions, config);
+    let id = rig.submit(4).await;
+    rig.over(id).await;
+    let events = rig.dense_events(id);
+    let at: Vec<_> = events.iter().filter(|event| event.kind == EventKind::Stalled).collect();
+    let [stalled] = at[..] else { panic!("told once: {at:?}") };
+    assert_eq!(
+        (stalled.timestamp.as_second(), stalled.stalled_since.map(Timestamp::as_second)),
+        (50, Some(20))
+    );
+    assert_eq!((stalled.current, stalled.items.len(), stalled.items[0].index), (3, 1, 2));
+    assert_eq!(stalled.message.as_deref(), Some("no item finished for 30 s; in work: node-2"));
+    assert!(
+        events.iter().filter(|event| event.seq != stalled.seq).all(|event| event.stalled_since.is_none())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_paused_or_may_not_stall_is_not_told_of_as_stalled() {
+    let rig = Rig::new();
+    let actions = TestActions::taking(Duration::from_secs(50));
+    let config = WorkerConfig { grace: Duration::from_secs(600), ..WorkerConfig::default() };
+    let _life = rig.worker("w1", &actions, config);
+    let id = rig.submit(1).await;
+    rig.has_status(id, Status::Running).await;
+    rig.control(id, Control::Pause).await;
+    until("its last item is done", || async { rig.task(id).await.counts.succeeded == 1 }).await;
+    assert!(rig.dense_events(id).iter().all(|event| event.kind != EventKind::Stalled));
+
+    let quiet = Rig::new();
+    let never = WorkerConfig { stall_after: Duration::ZERO, ..WorkerConfig::default() };
+    let _life = quiet.worker("w1", &actions, never);
+    let id = quiet.submit(1).await;
+    quiet.over(id).await;
+    assert!(quiet.dense_events(id).iter().all(|event| event.kind != EventKind::Stalled));
+}
