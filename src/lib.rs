@@ -10,7 +10,7 @@
 //! * roles: [`gateway`], on connections of [`http`] · [`worker`] · [`maintenance`]
 //! * a cluster to try things on: [`simulator`]
 //! * around them: [`config`] · [`telemetry`] · [`lifecycle`] · [`admin`]
-//! * outside: [`client`] · the command line: [`cli`], which wires everything
+//! * outside: [`client`] · the checker of recorded runs: [`verify`] · the command line: [`cli`], which wires everything
 
 pub mod action;
 pub mod admin;
@@ -31,6 +31,7 @@ pub mod store;
 pub mod task;
 pub mod telemetry;
 pub mod tickets;
+pub mod verify;
 pub mod worker;
 
 /// Any error, for `source()` chains across a port.

@@ -21,6 +21,7 @@ pub mod submit;
 mod table;
 pub mod tasks;
 pub mod token;
+pub mod verify;
 pub mod watch;
 pub mod wiring;
 
@@ -83,6 +84,8 @@ enum Command {
     Doctor,
     /// Print the effective configuration, with secrets hidden.
     Config,
+    /// Judge recorded runs by what Milepost promises.
+    Verify(verify::VerifyArgs),
     /// Print a bearer token signed with the configured secret.
     Token(token::TokenArgs),
 }
@@ -133,6 +136,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Migrate => migrate::run(settings, out).await,
         Command::Doctor => doctor::run(settings, out).await,
         Command::Config => config::run(settings, out),
+        Command::Verify(args) => verify::run(&args, out),
         Command::Token(args) => token::run(settings, &args, out),
     }
 }

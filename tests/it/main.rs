@@ -30,3 +30,4 @@ mod support;
 mod takeover;
 mod tickets_postgres;
 mod tickets_redis;
+mod verify;
