@@ -90,6 +90,7 @@ impl DraftArgs {
             concurrency: self.concurrency,
             item_timeout_ms: self.item_timeout.map(duration::millis),
             max_attempts: self.max_attempts,
+            failure_budget: None,
         };
         match TaskSpec::new(draft.clone()) {
             Ok(_) => Ok(draft),

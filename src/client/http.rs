@@ -12,13 +12,15 @@ use backon::{ExponentialBuilder, Retryable};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::types::{ClusterList, ItemInfo, ItemPage, NodeList, Problem, TaskInfo, TaskPage, Ticket};
 use crate::BoxError;
 use crate::action::NodeView;
 use crate::store::Control;
-use crate::task::{ClusterName, Draft, ItemState, Status, TaskId};
+use crate::task::{ClusterName, Draft, ItemState, RetryDraft, Status, TaskId};
 
 /// How long one try of a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -218,17 +220,34 @@ impl Api {
         }
     }
 
-    /// Cancels, pauses or resumes a task.
+    /// Cancels, pauses or resumes a task, or changes how many of its items are worked on at once.
     ///
     /// # Errors
     /// See [`ApiError`]; status 409 when the change does not fit the task's status.
     pub async fn control(&self, task: TaskId, control: Control) -> Result<TaskInfo, ApiError> {
-        let verb = match control {
-            Control::Cancel => "cancel",
-            Control::Pause => "pause",
-            Control::Resume => "resume",
-        };
-        self.send(&Call::post(format!("/tasks/{task}/{verb}"))).await
+        let call = |verb: &str| Call::post(format!("/tasks/{task}/{verb}"));
+        self.send(&match control {
+            Control::Cancel => call("cancel"),
+            Control::Pause => call("pause"),
+            Control::Resume => call("resume"),
+            Control::Concurrency(n) => call("concurrency").with_body(&json!({ "concurrency": n })),
+        })
+        .await
+    }
+
+    /// Retries what did not end well of a task that is over. The same key and draft give the same retry, so a repeat is
+    /// safe.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; status 409 when there is nothing to retry, or it is being done.
+    pub async fn retry(
+        &self,
+        task: TaskId,
+        draft: &RetryDraft,
+        idempotency_key: &str,
+    ) -> Result<TaskInfo, ApiError> {
+        let call = Call::post(format!("/tasks/{task}/retry")).with_body(draft).with_key(idempotency_key);
+        self.send_retrying(&call).await
     }
 
     /// Names of the configured clusters.
@@ -335,8 +354,8 @@ impl Call {
         Self { query, ..self }
     }
 
-    fn with_body(self, draft: &Draft) -> Self {
-        let body = serde_json::to_vec(draft).expect("a draft is plain texts, numbers and JSON");
+    fn with_body(self, body: &impl Serialize) -> Self {
+        let body = serde_json::to_vec(body).expect("a body is plain texts, numbers and JSON");
         Self { body: Some(body.into()), ..self }
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::NodeView;
 use crate::task::spec::Fault;
-use crate::task::{Effect, ItemState, TaskId, TaskView};
+use crate::task::{Counts, Effect, FailureBudget, ItemState, Status, TaskId, TaskView};
 
 /// Problem details (RFC 9457): why a request was refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,12 +59,33 @@ pub struct TaskInfo {
     /// Parameters of the action.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub parameters: serde_json::Value,
+    /// How many items may fail before it is stopped, if that was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_budget: Option<FailureBudget>,
+    /// Its retries, oldest first, when one task was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retries: Vec<RetryInfo>,
+    /// Its items by their newest results, when one task was asked for and that was retried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<Counts>,
     /// When it was first claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
+}
+
+/// A retry of a task, in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryInfo {
+    /// Which task.
+    pub task_id: TaskId,
+    /// Its status.
+    pub status: Status,
+    /// Its items.
+    #[serde(flatten)]
+    pub counts: Counts,
 }
 
 /// An item as the API shows it.

@@ -234,6 +234,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused { status, .. } => Self::Conflict(format!("the task is {status}")),
+            StoreError::NotRetried { why, .. } => Self::Conflict(format!("the task is not retried: {why}")),
             StoreError::KeyConflict { .. } => {
                 Self::Conflict("the Idempotency-Key was used before with another request".to_owned())
             }

@@ -214,7 +214,7 @@ async fn run(shared: Arc<Shared>, listener: TcpListener, life: Lifecycle) {
 
 /// Every route. Live connections are outside the request time-out.
 fn router(shared: Arc<Shared>) -> Router {
-    use routes::{clusters, live, nodes, openapi, tasks};
+    use routes::{clusters, control, live, nodes, openapi, tasks};
     let submits = Router::new()
         .route("/tasks", post(tasks::create))
         .route("/nodes/batch/cordon", post(nodes::cordon))
@@ -229,9 +229,11 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/tasks", get(tasks::list))
         .route("/tasks/{id}", get(tasks::get))
         .route("/tasks/{id}/items", get(tasks::items))
-        .route("/tasks/{id}/cancel", post(tasks::cancel))
-        .route("/tasks/{id}/pause", post(tasks::pause))
-        .route("/tasks/{id}/resume", post(tasks::resume))
+        .route("/tasks/{id}/cancel", post(control::cancel))
+        .route("/tasks/{id}/pause", post(control::pause))
+        .route("/tasks/{id}/resume", post(control::resume))
+        .route("/tasks/{id}/concurrency", post(control::concurrency))
+        .route("/tasks/{id}/retry", post(control::retry))
         .route("/clusters", get(clusters::list))
         .route("/clusters/{cluster}/nodes", get(clusters::nodes))
         .route("/live/tickets", post(live::ticket))

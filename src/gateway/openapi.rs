@@ -8,7 +8,7 @@ use utoipa::openapi::{RefOr, Response};
 use utoipa::{Modify, OpenApi};
 
 use super::error::{FieldError, Problem};
-use super::routes::{clusters, live, nodes, tasks};
+use super::routes::{clusters, control, live, nodes, tasks};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,7 +19,8 @@ use super::routes::{clusters, live, nodes, tasks};
     ),
     paths(
         nodes::cordon, nodes::uncordon, nodes::label, nodes::unlabel, nodes::taint, nodes::untaint,
-        tasks::create, tasks::list, tasks::get, tasks::items, tasks::cancel, tasks::pause, tasks::resume,
+        tasks::create, tasks::list, tasks::get, tasks::items, control::cancel, control::pause, control::resume,
+        control::concurrency, control::retry,
         clusters::list, clusters::nodes,
         live::ticket, live::ws, live::events
     ),

@@ -13,8 +13,11 @@ use super::Shared;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::bus::BusError;
-use crate::store::{Created, IdempotencyKey, NewTask, OutboxRow, Task};
-use crate::task::{ActionSpec, ClusterName, Draft, Event, EventKind, Fault, Seq, TaskId, TaskSpec, UserId};
+use crate::store::{Created, IdempotencyKey, NewRetry, NewTask, OutboxRow, StoreError, Task};
+use crate::task::{
+    ActionSpec, ClusterName, Draft, Event, EventKind, FailureBudget, Fault, Retry, RetryDraft, Seq, TaskId,
+    TaskSpec, UserId,
+};
 
 /// The header that makes a repeated submit return the first task.
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -50,17 +53,47 @@ pub(crate) async fn submit(
 ) -> Result<Created, ApiError> {
     caller.may_write()?;
     let spec = check(shared, draft, names)?;
-    let key = key(headers, &spec)?;
+    let key = key(headers, || fingerprint(&spec))?;
     let (id, open_max) = (TaskId::generate(), shared.parts.limits.open_tasks_per_user);
     let new = NewTask { id, owner: caller.user.clone(), spec, key, open_max };
     let created = shared.parts.store.create(new).await?;
-    if let Created::New(task) = &created {
+    announce_created(shared, &created).await;
+    Ok(created)
+}
+
+/// Checks, records and announces a retry of a task that the caller may see.
+pub(crate) async fn submit_retry(
+    shared: &Shared,
+    caller: &Caller,
+    headers: &HeaderMap,
+    parent: &Task,
+    draft: RetryDraft,
+) -> Result<Created, ApiError> {
+    if parent.owner != caller.user {
+        return Err(ApiError::Forbidden("only who submitted a task may retry it"));
+    }
+    let key = key(headers, || fingerprint_of_retry(parent.id, &draft))?;
+    let retry = Retry::new(draft).map_err(|error| ApiError::Invalid(error.faults))?;
+    let (id, open_max) = (TaskId::generate(), shared.parts.limits.open_tasks_per_user);
+    let new = NewRetry { id, parent: parent.id, owner: caller.user.clone(), retry, key, open_max };
+    let created = shared.parts.store.retry(new).await.map_err(|error| match error {
+        StoreError::Refused { status, .. } => {
+            ApiError::Conflict(format!("the task is {status}; it can be retried when it is over"))
+        }
+        other => other.into(),
+    })?;
+    let created = created.ok_or(ApiError::NotFound("there is no such task"))?;
+    announce_created(shared, &created).await;
+    Ok(created)
+}
+
+async fn announce_created(shared: &Shared, created: &Created) {
+    if let Created::New(task) = created {
         shared.parts.metrics.tasks_submitted.inc();
         let queued = task.event(EventKind::Queued, Seq::FIRST, shared.parts.clock.now());
         announce(shared, &task.owner, &queued).await;
         wake_worker(shared, task.id).await;
     }
-    Ok(created)
 }
 
 /// Every rule, those of this installation included.
@@ -118,7 +151,10 @@ fn name_of(field: &str, names: FieldNames) -> String {
     }
 }
 
-fn key(headers: &HeaderMap, spec: &TaskSpec) -> Result<Option<IdempotencyKey>, ApiError> {
+fn key(
+    headers: &HeaderMap,
+    fingerprint: impl FnOnce() -> [u8; 32],
+) -> Result<Option<IdempotencyKey>, ApiError> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let bytes = value.as_bytes();
     let fits = (1..=KEY_LEN_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
@@ -126,7 +162,7 @@ fn key(headers: &HeaderMap, spec: &TaskSpec) -> Result<Option<IdempotencyKey>, A
     let key = key.ok_or_else(|| {
         ApiError::malformed("Idempotency-Key", format!("must be 1 to {KEY_LEN_MAX} visible ASCII characters"))
     })?;
-    Ok(Some(IdempotencyKey { key: key.to_owned(), fingerprint: fingerprint(spec) }))
+    Ok(Some(IdempotencyKey { key: key.to_owned(), fingerprint: fingerprint() }))
 }
 
 /// The request as understood, in one fixed form: spelling, order of fields and route do not matter.
@@ -141,6 +177,21 @@ struct Canonical<'a> {
     concurrency: Option<u16>,
     item_timeout_ms: Option<u128>,
     max_attempts: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure_budget: Option<FailureBudget>,
+}
+
+/// A retry in one fixed form. Not its items: a repeat must find the first retry, whatever that has come to.
+#[derive(Serialize)]
+struct CanonicalRetry<'a> {
+    retry_of: String,
+    #[serde(flatten)]
+    draft: &'a RetryDraft,
+}
+
+fn fingerprint_of_retry(parent: TaskId, draft: &RetryDraft) -> [u8; 32] {
+    let canonical = CanonicalRetry { retry_of: parent.to_string(), draft };
+    Sha256::digest(super::live::protocol::json(&canonical)).into()
 }
 
 fn fingerprint(spec: &TaskSpec) -> [u8; 32] {
@@ -154,6 +205,7 @@ fn fingerprint(spec: &TaskSpec) -> [u8; 32] {
         concurrency: spec.concurrency,
         item_timeout_ms: spec.item_timeout.map(|timeout| timeout.as_millis()),
         max_attempts: spec.max_attempts,
+        failure_budget: spec.budget,
     };
     Sha256::digest(super::live::protocol::json(&canonical)).into()
 }

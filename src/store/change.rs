@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{Control, StoreError, Task};
 use crate::task::{
-    Attempt, Change, Event, EventKind, ItemOutcome, ReplicaId, Seq, Status, TaskState, TransitionError,
+    Attempt, Change, Event, EventKind, ItemOutcome, ReplicaId, Seq, Status, TaskState, Then, TransitionError,
 };
 
 /// An ending that no worker decided.
@@ -16,16 +16,6 @@ pub(super) struct Ending {
     pub(super) pending: ItemOutcome,
     /// The terminal event, the only one of its attempt.
     pub(super) event: Event,
-}
-
-impl From<Control> for Change {
-    fn from(control: Control) -> Self {
-        match control {
-            Control::Cancel => Self::Cancel,
-            Control::Pause => Self::Pause,
-            Control::Resume => Self::Resume,
-        }
-    }
 }
 
 /// The change that a claim makes: a task that is held already is taken over.
@@ -38,6 +28,7 @@ pub(super) fn claim(task: &mut Task, worker: &ReplicaId, at: Timestamp) -> Resul
     task.state = next(task, claim_of(task))?;
     task.worker = Some(worker.clone());
     task.started_at = task.started_at.or(Some(at));
+    task.failed_before.get_or_insert(task.counts.failed);
     task.updated_at = at;
     Ok(())
 }
@@ -51,6 +42,51 @@ pub(super) fn finish(task: &mut Task, by: Attempt, event: &Event, at: Timestamp)
     task.state = state;
     task.error.clone_from(&event.error);
     over(task, at);
+    Ok(())
+}
+
+/// Does what a user wants.
+pub(super) fn control(
+    task: &mut Task,
+    control: Control,
+    at: Timestamp,
+) -> Result<Option<Ending>, StoreError> {
+    match control {
+        Control::Cancel => apply(task, Change::Cancel, at),
+        Control::Pause => apply(task, Change::Pause, at),
+        Control::Resume => {
+            let ending = apply(task, Change::Resume, at)?;
+            (task.failed_before, task.message) = (None, None);
+            Ok(ending)
+        }
+        Control::Concurrency(concurrency) => set_concurrency(task, concurrency, at).map(|()| None),
+    }
+}
+
+fn set_concurrency(task: &mut Task, concurrency: Option<u16>, at: Timestamp) -> Result<(), StoreError> {
+    let status = task.state.status;
+    if status.is_terminal() {
+        return Err(StoreError::Refused { task: task.id, status });
+    }
+    if task.concurrency != concurrency {
+        (task.concurrency, task.updated_at) = (concurrency, at);
+    }
+    Ok(())
+}
+
+/// Stops a task whose failure budget is used up.
+pub(super) fn halt(
+    task: &mut Task,
+    by: Attempt,
+    then: Then,
+    message: &str,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let before = task.state;
+    apply(task, Change::Halt { by, then }, at)?;
+    if task.state != before {
+        task.message = Some(message.to_owned());
+    }
     Ok(())
 }
 
@@ -77,6 +113,11 @@ fn next(task: &Task, change: Change) -> Result<TaskState, StoreError> {
 
 fn end(task: &mut Task, at: Timestamp) -> Ending {
     let pending = match task.state.status {
+        Status::Failed if task.state.aborted => {
+            task.error.clone_from(&task.message);
+            task.counts.cancelled += task.counts.pending();
+            ItemOutcome::Cancelled
+        }
         Status::Failed => {
             let error = format!("gave up after {} attempts", task.state.tries);
             task.error = Some(error.clone());

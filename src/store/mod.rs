@@ -11,20 +11,23 @@ mod change;
 pub mod contract;
 pub mod memory;
 pub mod postgres;
+mod record;
+pub mod retry;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 
 use crate::BoxError;
 use crate::task::{
-    ActionSpec, Attempt, ClusterName, Counts, Event, EventKind, Item, ItemName, ItemResult, ItemState,
-    Priority, ReplicaId, Seq, Status, TaskId, TaskSpec, TaskState, TaskView, UserId,
+    Attempt, ClusterName, Counts, Event, Item, ItemName, ItemResult, ItemState, ReplicaId, Status, TaskId,
+    TaskSpec, Then, UserId,
 };
 
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
+pub use record::Task;
+pub use retry::{NewRetry, NotRetried, RETRIES_MAX, Retries};
 
 /// Most results in one [`ClaimStore::record`].
 pub const RECORD_MAX: usize = 5_000;
@@ -65,6 +68,15 @@ pub enum StoreError {
         /// How many one user may have.
         max: u32,
     },
+    /// A task that is over is not retried.
+    #[error("task {task} is not retried: {why}")]
+    NotRetried {
+        /// Which task.
+        task: TaskId,
+        /// Why.
+        #[source]
+        why: NotRetried,
+    },
     /// The database cannot be reached or answered too late. The outcome of a write is unknown.
     #[error("the store is unavailable while {doing}")]
     Unavailable {
@@ -86,118 +98,6 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
-}
-
-/// A task as the record knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Task {
-    /// Its id.
-    pub id: TaskId,
-    /// Who submitted it.
-    pub owner: UserId,
-    /// What to do to each item.
-    pub action: ActionSpec,
-    /// The cluster to act on.
-    pub cluster: ClusterName,
-    /// Why, in the user's words.
-    pub reason: Option<String>,
-    /// Higher goes first among the owner's tasks.
-    pub priority: Priority,
-    /// Most items at once, if the user set it.
-    pub concurrency: Option<u16>,
-    /// Time-out of one item, if the user set it.
-    pub item_timeout: Option<Duration>,
-    /// Claims before it is given up.
-    pub max_attempts: u16,
-    /// Status, fencing token and used claims.
-    pub state: TaskState,
-    /// Recorded results by kind.
-    pub counts: Counts,
-    /// The worker that holds it.
-    pub worker: Option<ReplicaId>,
-    /// Why the task itself failed.
-    pub error: Option<String>,
-    /// When it was accepted.
-    pub created_at: Timestamp,
-    /// When it was first claimed.
-    pub started_at: Option<Timestamp>,
-    /// When it ended.
-    pub finished_at: Option<Timestamp>,
-    /// When it last changed.
-    pub updated_at: Timestamp,
-}
-
-impl Task {
-    /// The view a watcher gets from the record alone.
-    #[must_use]
-    pub fn view(&self) -> TaskView {
-        TaskView {
-            task_id: self.id,
-            attempt: self.state.attempt,
-            seq: Seq(0),
-            status: self.state.status,
-            action: self.action.name().to_owned(),
-            cluster: self.cluster.clone(),
-            current: self.counts.current(),
-            counts: self.counts,
-            progress: self.counts.percent(),
-            current_node: None,
-            stalled_since: None,
-            reason: self.reason.clone(),
-            error: self.error.clone(),
-            created_at: Some(self.created_at),
-            updated_at: self.updated_at,
-        }
-    }
-
-    /// A task as it is accepted.
-    #[must_use]
-    pub fn accepted(id: TaskId, owner: UserId, spec: &TaskSpec, at: Timestamp) -> Self {
-        Self {
-            id,
-            owner,
-            action: spec.action.clone(),
-            cluster: spec.cluster.clone(),
-            reason: spec.reason.clone(),
-            priority: spec.priority,
-            concurrency: spec.concurrency,
-            item_timeout: spec.item_timeout,
-            max_attempts: spec.max_attempts,
-            state: TaskState::new(),
-            counts: Counts::new(
-                u32::try_from(spec.items.len()).expect("a checked spec has at most 100,000 items"),
-            ),
-            worker: None,
-            error: None,
-            created_at: at,
-            started_at: None,
-            finished_at: None,
-            updated_at: at,
-        }
-    }
-
-    /// An event about the task as it is now, under its current attempt.
-    #[must_use]
-    pub fn event(&self, kind: EventKind, seq: Seq, at: Timestamp) -> Event {
-        Event {
-            task_id: self.id,
-            attempt: self.state.attempt,
-            seq,
-            kind,
-            status: self.state.status,
-            action: self.action.name().to_owned(),
-            cluster: self.cluster.clone(),
-            current: self.counts.current(),
-            counts: self.counts,
-            progress: self.counts.percent(),
-            current_node: None,
-            items: Vec::new(),
-            stalled_since: None,
-            message: None,
-            error: self.error.clone(),
-            timestamp: at,
-        }
-    }
 }
 
 /// A submit, checked and ready to be recorded.
@@ -293,6 +193,8 @@ pub enum Control {
     Pause,
     /// Go on.
     Resume,
+    /// Work on at most so many items at once; `None` for as many as the worker allows.
+    Concurrency(Option<u16>),
 }
 
 /// What everyone does who publishes an event that was committed to the outbox.
@@ -326,11 +228,24 @@ pub trait TaskStore: Outbox {
     async fn snapshot(&self, owner: &UserId, recent: u32) -> Result<Vec<Task>, StoreError>;
 
     /// Changes a task on a user's behalf. `None` when there is no such task. A cancel of a task that nobody works on
-    /// ends it, and its items without a result, under a new attempt. Asking again changes nothing.
+    /// ends it, and its items without a result, under a new attempt. A resume begins a new failure budget. Asking again
+    /// changes nothing.
     ///
     /// # Errors
     /// [`StoreError::Refused`] when the change does not fit the status.
     async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError>;
+
+    /// Records a further task for those items of one that is over whose newest results are in the states asked for, in
+    /// their order. `None` when there is no such task. All in one transaction: of two retries in the same moment one is
+    /// refused. A repeat with the same key returns the first retry, whatever has become of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] while the task is not over, [`StoreError::NotRetried`] when there is nothing to do or it is
+    /// being done, and those of [`Self::create`].
+    async fn retry(&self, new: NewRetry) -> Result<Option<Created>, StoreError>;
+
+    /// The retries of a task, and what they came to. An unknown task has none.
+    async fn retries(&self, id: TaskId) -> Result<Retries, StoreError>;
 
     /// Whether the store answers, within its own deadline.
     async fn ping(&self) -> Result<(), StoreError>;
@@ -366,8 +281,13 @@ pub struct Fence {
 /// What became of a held task at a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// Still held; the status tells whether a user wants it cancelled or paused.
-    Held(Status),
+    /// Still held.
+    Held {
+        /// Tells whether a user wants it cancelled or paused.
+        status: Status,
+        /// Most items at once, as a user wants it now.
+        concurrency: Option<u16>,
+    },
     /// Another attempt holds it, or it is over. Stop at once.
     Lost,
 }
@@ -402,6 +322,15 @@ pub trait ClaimStore: Outbox {
     /// # Errors
     /// [`StoreError::Fenced`] when another attempt holds the task, [`StoreError::Refused`] while items are pending.
     async fn finish(&self, fence: Fence, event: &Event) -> Result<OutboxId, StoreError>;
+
+    /// Stops a task whose failure budget is used up, with a sentence that says so, and returns its status: paused or
+    /// cancelling, as the budget has it; or what a user made of it before, which stays as it is. The holder goes on to
+    /// hold it: it finishes what is in flight, and then hands it over or ends it. A task that is called off ends as failed.
+    /// Stopping it again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another attempt holds the task.
+    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<Status, StoreError>;
 
     /// Gives a task back unfinished, without using up a try, and returns its status: queued, or paused when a user paused
     /// it. Doing so again changes nothing.

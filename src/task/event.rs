@@ -25,6 +25,8 @@ pub enum EventKind {
     Paused,
     /// The task goes on.
     Resumed,
+    /// A user changed how many items may be worked on at once: see `concurrency`.
+    ConcurrencyChanged,
     /// The holder gave the task back; another attempt follows.
     Requeued,
     /// No item finished for long; `stalled_since` says since when, and `items` which are in work.
@@ -100,6 +102,12 @@ pub struct Event {
     pub action: String,
     /// The cluster it acts on.
     pub cluster: ClusterName,
+    /// The task that it retries, if it is a retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<TaskId>,
+    /// In an event that says so: most items at once from here on; left out, as many as the worker allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u16>,
     /// Finished items, redundant with the counts for readers that want one number.
     pub current: u32,
     /// Absolute counts after it.

@@ -1,8 +1,9 @@
 //! The core: what a task is and how it changes. Pure; no async, no IO, and no clock (time comes in as a value).
 //!
-//! Reading order: [`ids`] · [`spec`] (what a user may ask for) · [`item`] · [`counts`] · [`state`] (the one transition
-//! function) · [`event`] · [`snapshot`] (a fold of events) · [`position`] (a place in a stream).
+//! Reading order: [`ids`] · [`spec`] (what a user may ask for) · [`item`] · [`counts`] · [`budget`] (how many may fail) ·
+//! [`state`] (the one transition function) · [`event`] · [`snapshot`] (a fold of events) · [`position`] (a place in a stream).
 
+pub mod budget;
 pub mod counts;
 pub mod event;
 pub mod ids;
@@ -12,11 +13,12 @@ pub mod snapshot;
 pub mod spec;
 pub mod state;
 
+pub use budget::{FailureBudget, Passed, Tally, Then};
 pub use counts::Counts;
 pub use event::{Event, EventKind, ItemChange};
 pub use ids::{Attempt, ClusterName, IdError, ItemName, ReplicaId, Seq, TaskId, UserId};
 pub use item::{Effect, Item, ItemOutcome, ItemResult, ItemState};
 pub use position::{EntryId, Epoch, Position};
 pub use snapshot::{Folded, Snapshot, TaskView};
-pub use spec::{ActionSpec, Draft, Fault, Priority, SpecError, TaskSpec};
+pub use spec::{ActionSpec, Draft, Fault, Priority, Retry, RetryDraft, SpecError, TaskSpec};
 pub use state::{Change, Status, TaskState, TransitionError};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, ClusterName, Counts, Event, ItemName, Seq, Status, TaskId};
+use super::{Attempt, ClusterName, Counts, Event, EventKind, ItemName, Seq, Status, TaskId};
 
 /// A task as a watcher needs it: everything but its items, which are read in pages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,15 @@ pub struct TaskView {
     /// Since when no item has finished, while that is longer than it should be. Only ever seen live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled_since: Option<Timestamp>,
+    /// The task that it retries, if it is a retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<TaskId>,
+    /// Most items at once, if a user set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u16>,
+    /// Why it is paused or being called off, when its failure budget did that: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// Why the task was submitted, in the user's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -77,6 +86,9 @@ impl TaskView {
             progress: event.counts.percent(),
             current_node: event.current_node.clone(),
             stalled_since: event.stalled_since,
+            parent_id: event.parent_id,
+            concurrency: event.concurrency,
+            message: event.message.clone().filter(|_| is_about_status(event.kind)),
             reason: None,
             error: event.error.clone(),
             created_at: None,
@@ -89,11 +101,22 @@ impl TaskView {
         if self.status.is_terminal() || event.order() <= (self.attempt, self.seq) {
             return Folded::Ignored;
         }
-        let (reason, created_at, node) = (self.reason.take(), self.created_at, self.current_node.take());
-        *self = Self { reason, created_at, ..Self::of(event) };
-        self.current_node = self.current_node.take().or(node);
+        let before = std::mem::replace(self, Self::of(event));
+        let same_status = before.status == self.status;
+        self.current_node = self.current_node.take().or(before.current_node);
+        self.message = self.message.take().or(before.message.filter(|_| same_status));
+        self.parent_id = self.parent_id.or(before.parent_id);
+        if event.kind != EventKind::ConcurrencyChanged {
+            self.concurrency = before.concurrency;
+        }
+        (self.reason, self.created_at) = (before.reason, before.created_at);
         Folded::Changed
     }
+}
+
+/// Whether the sentence of such an event says why the task has its status.
+fn is_about_status(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Paused | EventKind::Cancelling)
 }
 
 /// The tasks of one user, folded.
@@ -143,7 +166,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::task::{EventKind, ItemOutcome};
+    use crate::task::ItemOutcome;
 
     pub(crate) fn event(attempt: u32, seq: u64, status: Status, counts: Counts) -> Event {
         let mut event = Event {
@@ -154,6 +177,8 @@ pub(crate) mod tests {
             status,
             action: "cordon".into(),
             cluster: ClusterName::new("prod").unwrap(),
+            parent_id: None,
+            concurrency: None,
             current: 0,
             counts: Counts::default(),
             progress: 0,
@@ -196,6 +221,24 @@ pub(crate) mod tests {
                 run
             },
         )
+    }
+
+    #[test]
+    fn a_view_keeps_what_later_events_do_not_repeat() {
+        let counts = Counts::new(4);
+        let parent_id = Some(TaskId::from_uuid(uuid::Uuid::from_u128(6)));
+        let mut view = TaskView::of(&Event { parent_id, ..event(1, 1, Status::Running, counts) });
+        let kind = EventKind::ConcurrencyChanged;
+        view.fold(&Event { kind, concurrency: Some(7), ..event(1, 2, Status::Running, counts) });
+        let message = Some("the failure budget is used up".to_owned());
+        let kind = EventKind::Paused;
+        view.fold(&Event { kind, message: message.clone(), ..event(1, 3, Status::Paused, counts) });
+        view.fold(&event(1, 4, Status::Paused, counts));
+        assert_eq!((view.parent_id, view.concurrency, &view.message), (parent_id, Some(7), &message));
+        view.fold(&event(2, 1, Status::Running, counts));
+        assert_eq!((view.concurrency, &view.message), (Some(7), &None), "it goes on: the reason is over");
+        view.fold(&Event { kind: EventKind::ConcurrencyChanged, ..event(2, 2, Status::Running, counts) });
+        assert_eq!((view.parent_id, view.concurrency), (parent_id, None));
     }
 
     proptest! {

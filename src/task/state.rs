@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, IdError};
+use super::{Attempt, Counts, IdError, Then};
 
 /// Status of a task, as users see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -93,6 +93,8 @@ pub struct TaskState {
     pub attempt: Attempt,
     /// Claims that count against `max_attempts`. A hand-over gives its claim back.
     pub tries: u16,
+    /// Whether its failure budget calls it off: it is cancelling, or has ended, and its end is a failure.
+    pub aborted: bool,
 }
 
 /// Something that happens to a task.
@@ -114,6 +116,14 @@ pub enum Change {
         by: Attempt,
         /// The terminal status, from [`super::Counts::verdict`].
         verdict: Status,
+    },
+    /// Its holder found its failure budget used up. Of something that a user paused or cancelled meanwhile, it is
+    /// accepted and changes nothing.
+    Halt {
+        /// The attempt of the holder.
+        by: Attempt,
+        /// What the budget says is to become of it.
+        then: Then,
     },
     /// A user wants it to end early.
     Cancel,
@@ -149,7 +159,7 @@ impl TaskState {
     /// A task just accepted.
     #[must_use]
     pub fn new() -> Self {
-        Self { status: Status::Queued, attempt: Attempt::NONE, tries: 0 }
+        Self { status: Status::Queued, attempt: Attempt::NONE, tries: 0, aborted: false }
     }
 
     /// The only way a task changes.
@@ -171,6 +181,11 @@ impl TaskState {
             (Running | Cancelling, Change::Finish { verdict, .. }) if verdict.is_terminal() => {
                 Ok(self.to(verdict))
             }
+            (Running, Change::Halt { then: Then::Pause, .. }) => Ok(self.given_back(Paused)),
+            (Running, Change::Halt { then: Then::Abort, .. }) => {
+                Ok(Self { aborted: true, ..self.to(Cancelling) })
+            }
+            (Queued | Paused | Cancelling, Change::Halt { .. }) => Ok(self),
             (Queued | Paused, Change::Cancel) => Ok(self.ended(Cancelled)),
             (Running, Change::Cancel) => Ok(self.to(Cancelling)),
             (Cancelling | Cancelled, Change::Cancel) | (Paused, Change::Pause) => Ok(self),
@@ -178,14 +193,22 @@ impl TaskState {
             (Running, Change::Pause) => Ok(self.given_back(Paused)),
             (Paused, Change::Resume) => Ok(self.to(Queued)),
             (Queued | Running, Change::GiveUp) => Ok(self.ended(Failed)),
-            (Cancelling, Change::GiveUp) => Ok(self.ended(Cancelled)),
+            (Cancelling, Change::GiveUp) => Ok(self.ended(if self.aborted { Failed } else { Cancelled })),
             (status, _) => Err(TransitionError::Refused { status }),
         }
     }
 
+    /// The terminal status of the task once every item has a result, or `None` while items are pending.
+    #[must_use]
+    pub fn verdict(self, counts: &Counts) -> Option<Status> {
+        counts.verdict().map(|verdict| if self.aborted { Status::Failed } else { verdict })
+    }
+
     fn check_fence(self, change: Change) -> Result<(), TransitionError> {
         match change {
-            Change::HandOver { by } | Change::Finish { by, .. } if by != self.attempt => {
+            Change::HandOver { by } | Change::Finish { by, .. } | Change::Halt { by, .. }
+                if by != self.attempt =>
+            {
                 Err(TransitionError::Fenced { by, current: self.attempt })
             }
             _ => Ok(()),
@@ -197,7 +220,7 @@ impl TaskState {
     }
 
     fn claimed(self, status: Status) -> Self {
-        Self { status, attempt: self.attempt.next(), tries: self.tries.saturating_add(1) }
+        Self { status, attempt: self.attempt.next(), tries: self.tries.saturating_add(1), ..self }
     }
 
     fn given_back(self, status: Status) -> Self {
@@ -225,12 +248,17 @@ mod tests {
         proptest::sample::select(&Status::ALL[..])
     }
 
+    fn any_then() -> impl Strategy<Value = Then> {
+        proptest::sample::select(&[Then::Pause, Then::Abort][..])
+    }
+
     fn any_change() -> impl Strategy<Value = Change> {
         prop_oneof![
             Just(Change::Claim),
             Just(Change::TakeOver),
             (0_u32..4).prop_map(|by| Change::HandOver { by: Attempt(by) }),
             (0_u32..4, any_status()).prop_map(|(by, verdict)| Change::Finish { by: Attempt(by), verdict }),
+            (0_u32..4, any_then()).prop_map(|(by, then)| Change::Halt { by: Attempt(by), then }),
             Just(Change::Cancel),
             Just(Change::Pause),
             Just(Change::Resume),
@@ -267,11 +295,12 @@ mod tests {
 
         #[test]
         fn a_stale_holder_changes_nothing(verdict in any_status(), stale in 0_u32..3) {
-            let state = TaskState { status: Status::Running, attempt: Attempt(3), tries: 3 };
+            let state = TaskState { status: Status::Running, attempt: Attempt(3), tries: 3, aborted: false };
             let by = Attempt(stale);
             let fenced = Err(TransitionError::Fenced { by, current: Attempt(3) });
             prop_assert_eq!(state.apply(Change::Finish { by, verdict }), fenced);
             prop_assert_eq!(state.apply(Change::HandOver { by }), fenced);
+            prop_assert_eq!(state.apply(Change::Halt { by, then: Then::Abort }), fenced);
         }
     }
 
@@ -293,6 +322,34 @@ mod tests {
             state = paused.apply(Change::Resume).unwrap();
         }
         assert_eq!((state.tries, state.attempt), (0, Attempt(9)));
+    }
+
+    #[test]
+    fn a_used_up_budget_pauses_without_using_up_a_try() {
+        let held = TaskState::new().apply(Change::Claim).unwrap();
+        let halt = Change::Halt { by: held.attempt, then: Then::Pause };
+        let paused = held.apply(halt).unwrap();
+        assert_eq!((paused.status, paused.tries, paused.aborted), (Status::Paused, 0, false));
+        assert_eq!(paused.apply(halt), Ok(paused), "asking again changes nothing");
+        let resumed = paused.apply(Change::Resume).unwrap();
+        assert_eq!(resumed.apply(halt), Ok(resumed), "a user was quicker");
+    }
+
+    #[test]
+    fn what_a_budget_calls_off_ends_as_failed_whoever_ends_it() {
+        let held = TaskState::new().apply(Change::Claim).unwrap();
+        let halt = Change::Halt { by: held.attempt, then: Then::Abort };
+        let aborted = held.apply(halt).unwrap();
+        assert_eq!((aborted.status, aborted.aborted), (Status::Cancelling, true));
+        let ended = Counts { failed: 1, cancelled: 1, ..Counts::new(2) };
+        assert_eq!(aborted.verdict(&ended), Some(Status::Failed));
+        assert_eq!(aborted.verdict(&Counts { failed: 1, ..Counts::new(2) }), None);
+        let next = aborted.apply(Change::TakeOver).unwrap();
+        assert_eq!((next.status, next.verdict(&ended)), (Status::Cancelling, Some(Status::Failed)));
+        assert_eq!(next.apply(Change::GiveUp).unwrap().status, Status::Failed);
+        let cancelled = held.apply(Change::Cancel).unwrap();
+        assert_eq!(cancelled.apply(halt), Ok(cancelled), "a user's cancel stays a cancel");
+        assert_eq!(cancelled.verdict(&ended), Some(Status::Cancelled));
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Held {
     /// Takes in what a renewal sent at `sent` said.
     fn renewed(&self, renewal: Renewal, until: Instant, metrics: &Metrics) {
         match renewal {
-            Renewal::Held(status) => {
+            Renewal::Held { status, concurrency: _ } => {
                 let mut now = lock(&self.until);
                 *now = until.max(*now);
                 drop(now);
@@ -275,7 +275,7 @@ mod tests {
 
     use super::*;
     use crate::store::{Claim, ClaimRules, Outbox, OutboxId};
-    use crate::task::{Attempt, Counts, Event, ItemResult, ReplicaId, TaskId};
+    use crate::task::{Attempt, Counts, Event, ItemResult, ReplicaId, TaskId, Then};
 
     /// A store that answers renewals as told; `None` is an outage.
     #[derive(Default)]
@@ -308,6 +308,9 @@ mod tests {
         async fn finish(&self, _: Fence, _: &Event) -> Result<OutboxId, StoreError> {
             Ok(OutboxId(1))
         }
+        async fn halt(&self, _: Fence, _: Then, _: &str) -> Result<Status, StoreError> {
+            Ok(Status::Paused)
+        }
         async fn hand_over(&self, _: Fence) -> Result<Status, StoreError> {
             Ok(Status::Queued)
         }
@@ -317,6 +320,10 @@ mod tests {
 
     fn fence(n: u128) -> Fence {
         Fence { task: TaskId::from_uuid(uuid::Uuid::from_u128(n)), attempt: Attempt(1) }
+    }
+
+    fn still(status: Status) -> Renewal {
+        Renewal::Held { status, concurrency: None }
     }
 
     fn started(answer: Option<Renewal>) -> (Arc<Leases>, Arc<Renewals>, CancellationToken) {
@@ -330,7 +337,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_leases_are_renewed_in_one_call_and_hold_for_ever() {
-        let (leases, store, _stop) = started(Some(Renewal::Held(Status::Running)));
+        let (leases, store, _stop) = started(Some(still(Status::Running)));
         let (one, two) = (fence(1), fence(2));
         let one = leases.hold(one, Status::Running, Instant::now());
         let two = leases.hold(two, Status::Running, Instant::now());
@@ -350,7 +357,7 @@ mod tests {
         held.stopped().await;
         assert!(began.elapsed() < LEASE && began.elapsed() >= LEASE / 2, "{:?}", began.elapsed());
         assert!(!held.may_write());
-        *lock(&store.answer) = Some(Renewal::Held(Status::Running));
+        *lock(&store.answer) = Some(still(Status::Running));
         tokio::time::sleep(LEASE).await;
         assert!(!held.may_write(), "a lease that was given up does not come back");
     }
@@ -374,7 +381,7 @@ mod tests {
         let (leases, store, _stop) = started(None);
         let held = leases.hold(fence(1), Status::Running, Instant::now());
         tokio::time::sleep(Duration::from_secs(3)).await;
-        *lock(&store.answer) = Some(Renewal::Held(Status::Running));
+        *lock(&store.answer) = Some(still(Status::Running));
         tokio::time::sleep(Duration::from_secs(20)).await;
         assert!(held.may_write());
     }
@@ -388,7 +395,7 @@ mod tests {
             (Status::Cancelling, Order::Cancel),
             (Status::Cancelled, Order::Stop),
         ] {
-            let (leases, _store, _stop) = started(Some(Renewal::Held(status)));
+            let (leases, _store, _stop) = started(Some(still(status)));
             let held = leases.hold(fence(1), Status::Running, Instant::now());
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert_eq!(held.order(), order, "{status}");
@@ -408,7 +415,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_told_to_stop_is_not_renewed_any_more() {
-        let (leases, store, _stop) = started(Some(Renewal::Held(Status::Running)));
+        let (leases, store, _stop) = started(Some(still(Status::Running)));
         let stopped = leases.hold(fence(1), Status::Running, Instant::now());
         let _kept = leases.hold(fence(2), Status::Running, Instant::now());
         stopped.give(Order::Stop);

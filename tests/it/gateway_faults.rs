@@ -14,8 +14,8 @@ use milepost::bus::{BusError, Feed, Following, Health, Inbox, Loss, Published, P
 use milepost::dispatch::{DispatchError, Dispatcher, TokenSource};
 use milepost::gateway::Parts;
 use milepost::store::{
-    Control, Controlled, Created, ItemQuery, NewTask, Outbox, OutboxId, StoreError, Task, TaskQuery,
-    TaskStore,
+    Control, Controlled, Created, ItemQuery, NewRetry, NewTask, Outbox, OutboxId, Retries, StoreError, Task,
+    TaskQuery, TaskStore,
 };
 use milepost::task::{ClusterName, Event, Item, Position, ReplicaId, TaskId, UserId};
 use milepost::tickets::{TicketError, TicketHash, Tickets};
@@ -151,6 +151,16 @@ impl TaskStore for Faulty<dyn TaskStore> {
     async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {
         self.store("store.control").await?;
         self.inner.control(id, control).await
+    }
+
+    async fn retry(&self, new: NewRetry) -> Result<Option<Created>, StoreError> {
+        self.store("store.retry").await?;
+        self.inner.retry(new).await
+    }
+
+    async fn retries(&self, id: TaskId) -> Result<Retries, StoreError> {
+        self.store("store.retries").await?;
+        self.inner.retries(id).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -167,6 +167,8 @@ pub fn progress(task: TaskId, seq: u64, current: u32) -> Event {
         status: Status::Running,
         action: "cordon".into(),
         cluster: ClusterName::new("prod").unwrap(),
+        parent_id: None,
+        concurrency: None,
         current: 0,
         counts: Counts::default(),
         progress: 0,

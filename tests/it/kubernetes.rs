@@ -17,7 +17,7 @@ use milepost::config::{ActionsConfig, ClusterConfig};
 use milepost::simulator::{Simulator, SimulatorConfig};
 use milepost::store::Task;
 use milepost::task::spec::{Draft, TaskSpec};
-use milepost::task::{ClusterName, Counts, Effect, ItemName, TaskId, TaskState, UserId};
+use milepost::task::{ClusterName, Effect, ItemName, TaskId, UserId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -80,26 +80,7 @@ fn task(cluster: &str, action: &str, parameters: Value) -> Task {
         ..Draft::default()
     };
     let spec = TaskSpec::new(draft).unwrap();
-    let now = SystemClock.now();
-    Task {
-        id: TaskId::generate(),
-        owner: UserId::new("ada").unwrap(),
-        action: spec.action,
-        cluster: spec.cluster,
-        reason: spec.reason,
-        priority: spec.priority,
-        concurrency: None,
-        item_timeout: None,
-        max_attempts: spec.max_attempts,
-        state: TaskState::new(),
-        counts: Counts::new(1),
-        worker: None,
-        error: None,
-        created_at: now,
-        started_at: None,
-        finished_at: None,
-        updated_at: now,
-    }
+    Task::accepted(TaskId::generate(), UserId::new("ada").unwrap(), &spec, SystemClock.now())
 }
 
 fn labels(key: &str, value: &str, overwrite: bool) -> Value {

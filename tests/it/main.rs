@@ -14,6 +14,7 @@ mod dispatch_redis;
 mod doctor;
 mod gateway_acks;
 mod gateway_api;
+mod gateway_control;
 mod gateway_faults;
 mod gateway_live;
 mod gateway_outage;

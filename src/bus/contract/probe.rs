@@ -34,6 +34,8 @@ pub fn progress(task: TaskId, attempt: u32, seq: u64) -> Event {
         status: Status::Running,
         action: "cordon".into(),
         cluster: ClusterName::new("prod").expect("a valid name"),
+        parent_id: None,
+        concurrency: None,
         current: 0,
         counts: Counts::default(),
         progress: 0,

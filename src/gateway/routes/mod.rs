@@ -1,6 +1,7 @@
 //! One file per resource. A route reads, asks a port and answers; rules that several share live beside this folder.
 
 pub(crate) mod clusters;
+pub(crate) mod control;
 pub(crate) mod dashboard;
 pub(crate) mod live;
 pub(crate) mod nodes;

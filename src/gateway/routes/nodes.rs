@@ -10,13 +10,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::tasks::{TaskBody, accepted};
+use super::tasks::{BudgetBody, TaskBody, accepted};
 use crate::gateway::Shared;
 use crate::gateway::auth::Caller;
 use crate::gateway::error::{ApiError, Problem};
 use crate::gateway::extract::Body;
 use crate::gateway::submit::{BATCH_FIELDS, submit};
-use crate::task::Draft;
+use crate::task::{Draft, FailureBudget};
 
 /// Declares the body of a batch: what all batches have, and the parameters of its action.
 macro_rules! batch {
@@ -41,6 +41,9 @@ macro_rules! batch {
             pub item_timeout_ms: Option<u64>,
             /// How many workers may try before the task is given up.
             pub max_attempts: Option<u16>,
+            /// How many nodes may fail before the task is stopped.
+            #[schema(value_type = Option<BudgetBody>)]
+            pub failure_budget: Option<FailureBudget>,
             $($(#[$field_doc])* pub $field: $type,)*
         }
 
@@ -57,6 +60,7 @@ macro_rules! batch {
                     concurrency: body.concurrency,
                     item_timeout_ms: body.item_timeout_ms,
                     max_attempts: body.max_attempts,
+                    failure_budget: body.failure_budget,
                 }
             }
         }

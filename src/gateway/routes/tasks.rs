@@ -1,4 +1,4 @@
-//! `tasks`: submit, list, look at, and control.
+//! `tasks`: submit, list, and look at. Not here: what can be done about a task ([`super::control`]).
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use crate::gateway::Shared;
 use crate::gateway::auth::{Caller, Role};
 use crate::gateway::error::{ApiError, Problem};
 use crate::gateway::extract::{Body, Params, TaskPath};
-use crate::gateway::submit::{TASK_FIELDS, announce_committed, announce_control, submit, wake_worker};
-use crate::store::{Control, Created, ItemQuery, Task, TaskQuery};
-use crate::task::{ClusterName, Draft, EventKind, Item, ItemState, Status, TaskId, UserId};
+use crate::gateway::submit::{TASK_FIELDS, submit};
+use crate::store::{Created, ItemQuery, Retries, Task, TaskQuery};
+use crate::task::{ClusterName, Counts, Draft, FailureBudget, Item, ItemState, Status, TaskId, UserId};
 
 /// Tasks on a page when the caller does not say.
 const TASKS_PAGE: u32 = 50;
@@ -62,6 +62,13 @@ pub struct TaskBody {
     pub item_timeout_ms: Option<u64>,
     /// How many workers may try before it is given up.
     pub max_attempts: u16,
+    /// How many items may fail before it is stopped, if that was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BudgetBody>)]
+    pub failure_budget: Option<FailureBudget>,
+    /// The task that it retries, if it is a retry. That one may be gone by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<String>,
     /// Items with a recorded result.
     pub current: u32,
     /// All items.
@@ -79,6 +86,9 @@ pub struct TaskBody {
     /// The worker that holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
+    /// Why its failure budget paused it or calls it off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// Why the task itself failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -113,6 +123,8 @@ impl From<Task> for TaskBody {
             concurrency: task.concurrency,
             item_timeout_ms: task.item_timeout.map(crate::config::duration::millis),
             max_attempts: task.max_attempts,
+            failure_budget: task.budget,
+            parent_id: task.parent.map(|parent| parent.to_string()),
             current: task.counts.current(),
             total: task.counts.total,
             succeeded: task.counts.succeeded,
@@ -121,6 +133,7 @@ impl From<Task> for TaskBody {
             cancelled: task.counts.cancelled,
             progress: task.counts.percent(),
             worker: task.worker.map(|worker| worker.to_string()),
+            message: task.message,
             error: task.error,
             created_at: task.created_at,
             started_at: task.started_at,
@@ -128,6 +141,77 @@ impl From<Task> for TaskBody {
             updated_at: task.updated_at,
         }
     }
+}
+
+/// How many items of a task may fail before it is stopped. At least one limit is set; one failure more passes it.
+#[derive(Debug, ToSchema)]
+#[schema(as = FailureBudget)]
+#[expect(dead_code, reason = "describes a part of bodies, which is read as the core's own")]
+pub struct BudgetBody {
+    /// Most items that may fail, 0 to 100,000.
+    failed: Option<u32>,
+    /// The same in percent of all items of the task, 0 to 99.
+    percent: Option<u8>,
+    /// Most items that may fail one right after the other, 0 to 100,000.
+    consecutive: Option<u32>,
+    /// `pause` (the default) or `abort`: the other items are cancelled, and the task ends as failed.
+    #[schema(value_type = Option<String>)]
+    then: crate::task::Then,
+}
+
+/// A task, and what came of it after its end.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TaskDetail {
+    /// The task itself.
+    #[serde(flatten)]
+    pub task: TaskBody,
+    /// Its retries, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retries: Vec<RetryOf>,
+    /// Its items by their newest results, when it was retried: what a retry did not come to is as it was before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<CountsBody>)]
+    pub merged: Option<Counts>,
+}
+
+/// A retry of a task, in short.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RetryOf {
+    /// Id of the retry.
+    pub task_id: String,
+    /// Its status.
+    pub status: String,
+    /// Its items.
+    #[serde(flatten)]
+    #[schema(value_type = CountsBody)]
+    pub counts: Counts,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+impl From<&Task> for RetryOf {
+    fn from(task: &Task) -> Self {
+        let (task_id, status) = (task.id.to_string(), task.state.status.to_string());
+        Self { task_id, status, counts: task.counts, created_at: task.created_at }
+    }
+}
+
+/// Items by how they ended.
+#[derive(Debug, ToSchema)]
+#[schema(as = Counts)]
+#[expect(dead_code, reason = "describes a part of answers, which is written from the core's own")]
+pub struct CountsBody {
+    /// All items.
+    total: u32,
+    /// Items that ended well.
+    succeeded: u32,
+    /// Items that ended in an error.
+    failed: u32,
+    /// Items left alone on purpose.
+    skipped: u32,
+    /// Items not run because the task was cancelled.
+    cancelled: u32,
 }
 
 /// A page of tasks.
@@ -214,6 +298,8 @@ pub struct DraftBody {
     item_timeout_ms: Option<u64>,
     /// How many workers may try before the task is given up.
     max_attempts: Option<u16>,
+    /// How many items may fail before the task is stopped.
+    failure_budget: Option<BudgetBody>,
 }
 
 /// What to list.
@@ -346,18 +432,25 @@ fn limit(asked: Option<u32>, default: u32, max: u32) -> Result<u32, ApiError> {
 #[utoipa::path(get, path = "/api/v1/tasks/{id}", tag = "tasks",
     params(("id" = String, Path, description = "Id of the task")),
     responses(
-        (status = 200, description = "The task", body = TaskBody),
+        (status = 200, description = "The task", body = TaskDetail),
         (status = 404, description = "There is no such task that you may see", body = Problem)))]
 pub(crate) async fn get(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     TaskPath(id): TaskPath,
-) -> Result<Json<TaskBody>, ApiError> {
-    find(&shared, &caller, id).await.map(|task| Json(task.into()))
+) -> Result<Json<TaskDetail>, ApiError> {
+    let task = find(&shared, &caller, id).await?;
+    // Only what is over is ever retried.
+    let retries = match task.state.status.is_terminal() {
+        true => shared.parts.store.retries(id).await?,
+        false => Retries::default(),
+    };
+    let in_short = retries.tasks.iter().map(RetryOf::from).collect();
+    Ok(Json(TaskDetail { task: task.into(), retries: in_short, merged: retries.merged }))
 }
 
 /// A task the caller may see. One of somebody else is not told apart from one that does not exist.
-async fn find(shared: &Shared, caller: &Caller, id: TaskId) -> Result<Task, ApiError> {
+pub(super) async fn find(shared: &Shared, caller: &Caller, id: TaskId) -> Result<Task, ApiError> {
     let task = shared.parts.store.find(id).await?;
     task.filter(|task| caller.may_see(&task.owner)).ok_or(ApiError::NotFound("there is no such task"))
 }
@@ -383,74 +476,4 @@ pub(crate) async fn items(
     items.truncate(limit as usize);
     let next = items.last().filter(|_| more).map(|item| item.index);
     Ok(Json(ItemList { items: items.into_iter().map(ItemBody::from).collect(), next }))
-}
-
-/// Cancel a task: items in flight finish, no other is started
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/cancel", tag = "tasks",
-    params(("id" = String, Path, description = "Id of the task")),
-    responses(
-        (status = 200, description = "The task as it is now", body = TaskBody),
-        (status = 404, description = "There is no such task that you may see", body = Problem),
-        (status = 409, description = "The task is over", body = Problem)))]
-pub(crate) async fn cancel(
-    State(shared): State<Arc<Shared>>,
-    caller: Caller,
-    TaskPath(id): TaskPath,
-) -> Result<Json<TaskBody>, ApiError> {
-    control(&shared, &caller, id, Control::Cancel).await
-}
-
-/// Pause a task: no further item is started
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/pause", tag = "tasks",
-    params(("id" = String, Path, description = "Id of the task")),
-    responses(
-        (status = 200, description = "The task as it is now", body = TaskBody),
-        (status = 404, description = "There is no such task that you may see", body = Problem),
-        (status = 409, description = "The task cannot be paused", body = Problem)))]
-pub(crate) async fn pause(
-    State(shared): State<Arc<Shared>>,
-    caller: Caller,
-    TaskPath(id): TaskPath,
-) -> Result<Json<TaskBody>, ApiError> {
-    control(&shared, &caller, id, Control::Pause).await
-}
-
-/// Resume a paused task
-#[utoipa::path(post, path = "/api/v1/tasks/{id}/resume", tag = "tasks",
-    params(("id" = String, Path, description = "Id of the task")),
-    responses(
-        (status = 200, description = "The task as it is now", body = TaskBody),
-        (status = 404, description = "There is no such task that you may see", body = Problem),
-        (status = 409, description = "The task is not paused", body = Problem)))]
-pub(crate) async fn resume(
-    State(shared): State<Arc<Shared>>,
-    caller: Caller,
-    TaskPath(id): TaskPath,
-) -> Result<Json<TaskBody>, ApiError> {
-    control(&shared, &caller, id, Control::Resume).await
-}
-
-async fn control(
-    shared: &Shared,
-    caller: &Caller,
-    id: TaskId,
-    control: Control,
-) -> Result<Json<TaskBody>, ApiError> {
-    caller.may_write()?;
-    find(shared, caller, id).await?;
-    let controlled = shared.parts.store.control(id, control).await?;
-    let controlled = controlled.ok_or(ApiError::NotFound("there is no such task"))?;
-    if let Some(row) = &controlled.outbox {
-        shared.parts.metrics.count_end(row.event.status);
-        announce_committed(shared, row).await;
-    }
-    match control {
-        Control::Cancel => {}
-        Control::Pause => announce_control(shared, &controlled.task, EventKind::Paused).await,
-        Control::Resume => {
-            announce_control(shared, &controlled.task, EventKind::Resumed).await;
-            wake_worker(shared, id).await;
-        }
-    }
-    Ok(Json(controlled.task.into()))
 }

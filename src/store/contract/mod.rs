@@ -7,8 +7,10 @@
 
 mod claiming;
 mod controlling;
+mod halting;
 mod kit;
 mod recording;
+mod retrying;
 mod submitting;
 mod upkeep;
 
@@ -83,6 +85,20 @@ promises! {
     controlling::a_paused_task_waits_until_it_is_resumed,
     controlling::pausing_often_uses_up_no_tries,
     controlling::racing_cancels_end_a_task_once,
+    halting::a_used_up_budget_pauses_a_task_and_says_why,
+    halting::a_resume_begins_a_budget_that_knows_all_failures_of_before,
+    halting::a_task_that_is_called_off_ends_as_failed,
+    halting::what_is_called_off_stays_so_when_its_worker_dies,
+    halting::what_a_user_did_first_stays,
+    halting::a_change_of_concurrency_reaches_the_holder,
+    retrying::a_retry_takes_what_failed_and_is_otherwise_the_same,
+    retrying::a_retry_may_take_more_and_do_it_otherwise,
+    retrying::what_is_not_over_or_has_nothing_left_is_not_retried,
+    retrying::retries_add_up_by_the_newest_result_of_each_item,
+    retrying::what_was_given_up_is_retried,
+    retrying::racing_retries_run_no_item_twice,
+    retrying::a_repeated_retry_with_its_key_is_the_first_one,
+    retrying::a_family_of_retries_is_bounded_and_outlives_its_first_task,
     upkeep::what_may_be_claimed_is_listed_oldest_first,
     upkeep::a_task_without_tries_left_is_given_up,
     upkeep::a_cancelling_task_without_tries_left_ends_as_cancelled,

@@ -6,11 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::store::change::Ending;
 use crate::store::{
-    Backlog, Claim, ClaimRules, Control, Controlled, Created, Fence, ItemQuery, NewTask, OutboxId, OutboxRow,
-    Renewal, StalledTask, StoreError, Task, TaskQuery, change,
+    Backlog, Claim, ClaimRules, Control, Controlled, Created, Fence, IdempotencyKey, ItemQuery, NewTask,
+    OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task, TaskQuery, change,
 };
-use crate::task::{Change, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, UserId};
+use crate::task::{
+    Change, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, Then, UserId,
+};
 
 /// The time of a call: by the wall for what people see, by the monotonic clock for leases.
 pub(super) struct Now {
@@ -27,7 +30,7 @@ impl Now {
 /// Everything. Each map is found through an index, so that finished tasks cost memory only.
 #[derive(Default)]
 pub(super) struct Book {
-    tasks: BTreeMap<TaskId, Record>,
+    pub(super) tasks: BTreeMap<TaskId, Record>,
     open: BTreeSet<TaskId>,
     over: BTreeSet<(Timestamp, TaskId)>,
     owners: HashMap<UserId, Owner>,
@@ -35,12 +38,16 @@ pub(super) struct Book {
     outbox: BTreeMap<OutboxId, OutboxRow>,
     last_outbox: i64,
     claims: u64,
+    /// Retries by the first task of their family.
+    pub(super) families: HashMap<TaskId, BTreeSet<TaskId>>,
 }
 
-struct Record {
-    task: Task,
-    names: Vec<ItemName>,
-    results: Vec<Option<ItemResult>>,
+pub(super) struct Record {
+    pub(super) task: Task,
+    pub(super) names: Vec<ItemName>,
+    pub(super) results: Vec<Option<ItemResult>>,
+    /// The first task of its family, of a retry.
+    pub(super) root: Option<TaskId>,
     lease_until: Option<Instant>,
     key: Option<String>,
     outbox: Option<OutboxId>,
@@ -77,25 +84,50 @@ impl Record {
 /// The gateway's side.
 impl Book {
     pub(super) fn create(&mut self, new: NewTask, now: &Now) -> Result<Created, StoreError> {
-        let NewTask { id, owner, spec, key, open_max } = new;
-        if let Some(key) = &key
-            && let Some((fingerprint, task)) = self.keys.get(&(owner.clone(), key.key.clone()))
-        {
-            let same = *fingerprint == key.fingerprint;
-            return if same { self.existing(*task) } else { Err(StoreError::KeyConflict { task: *task }) };
+        if let Some(known) = self.of_key(&new.owner, new.key.as_ref())? {
+            return Ok(known);
         }
+        self.add(new, None, now)
+    }
+
+    /// The task that a key has made.
+    pub(super) fn of_key(
+        &self,
+        owner: &UserId,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Created>, StoreError> {
+        let Some(key) = key else { return Ok(None) };
+        match self.keys.get(&(owner.clone(), key.key.clone())) {
+            None => Ok(None),
+            Some((fingerprint, task)) if *fingerprint == key.fingerprint => self.existing(*task).map(Some),
+            Some((_, task)) => Err(StoreError::KeyConflict { task: *task }),
+        }
+    }
+
+    /// Records a task whose key is not known; a retry with the task that it retries and the first of its family.
+    pub(super) fn add(
+        &mut self,
+        new: NewTask,
+        lineage: Option<(TaskId, TaskId)>,
+        now: &Now,
+    ) -> Result<Created, StoreError> {
+        let NewTask { id, owner, spec, key, open_max } = new;
         let open = self.newest_of(&owner).filter(|task| !task.state.status.is_terminal());
         if open.count() >= open_max as usize {
             return Err(StoreError::TooManyOpen { owner, max: open_max });
         }
-        let task = Task::accepted(id, owner.clone(), &spec, now.wall);
+        let (parent, root) = lineage.unzip();
+        let task = Task { parent, ..Task::accepted(id, owner.clone(), &spec, now.wall) };
         if let Some(key) = &key {
             self.keys.insert((owner.clone(), key.key.clone()), (key.fingerprint, id));
         }
         let results = spec.items.iter().map(|_| None).collect();
         let key = key.map(|key| key.key);
-        let record =
-            Record { task: task.clone(), names: spec.items, results, lease_until: None, key, outbox: None };
+        let (task_copy, names) = (task.clone(), spec.items);
+        let record = Record { task: task_copy, names, results, root, lease_until: None, key, outbox: None };
+        if let Some(root) = root {
+            self.families.entry(root).or_default().insert(id);
+        }
         self.tasks.insert(id, record);
         self.open.insert(id);
         self.owners.entry(owner).or_default().tasks.insert(id);
@@ -162,7 +194,7 @@ impl Book {
         if !self.tasks.contains_key(&id) {
             return Ok(None);
         }
-        let outbox = self.change(id, control.into(), now)?;
+        let outbox = self.change(id, now, |task| change::control(task, control, now.wall))?;
         Ok(self.find(id).map(|task| Controlled { task, outbox }))
     }
 }
@@ -170,9 +202,14 @@ impl Book {
 /// Changes of state.
 impl Book {
     /// Applies a change, and ends the items and commits the event when it ended the task.
-    fn change(&mut self, id: TaskId, change: Change, now: &Now) -> Result<Option<OutboxRow>, StoreError> {
+    fn change(
+        &mut self,
+        id: TaskId,
+        now: &Now,
+        change: impl FnOnce(&mut Task) -> Result<Option<Ending>, StoreError>,
+    ) -> Result<Option<OutboxRow>, StoreError> {
         let Some(record) = self.tasks.get_mut(&id) else { return Ok(None) };
-        let ending = change::apply(&mut record.task, change, now.wall)?;
+        let ending = change(&mut record.task)?;
         if record.task.worker.is_none() {
             record.lease_until = None;
         }
@@ -259,7 +296,8 @@ impl Book {
         match self.fenced(fence) {
             Ok(record) if record.task.worker.is_some() => {
                 record.lease_until = Some(until);
-                Renewal::Held(record.task.state.status)
+                let Task { state, concurrency, .. } = &record.task;
+                Renewal::Held { status: state.status, concurrency: *concurrency }
             }
             _ => Renewal::Lost,
         }
@@ -295,9 +333,22 @@ impl Book {
         Ok(self.commit_end(fence.task, event.clone(), now).id)
     }
 
+    pub(super) fn halt(
+        &mut self,
+        fence: Fence,
+        then: Then,
+        message: &str,
+        now: &Now,
+    ) -> Result<Status, StoreError> {
+        let task = &mut self.fenced(fence)?.task;
+        change::halt(task, fence.attempt, then, message, now.wall)?;
+        Ok(task.state.status)
+    }
+
     pub(super) fn hand_over(&mut self, fence: Fence, now: &Now) -> Result<Status, StoreError> {
         self.fenced(fence)?;
-        self.change(fence.task, Change::HandOver { by: fence.attempt }, now)?;
+        let change = Change::HandOver { by: fence.attempt };
+        self.change(fence.task, now, |task| change::apply(task, change, now.wall))?;
         Ok(self.fenced(fence)?.task.state.status)
     }
 }
@@ -321,7 +372,8 @@ impl Book {
         let found: Vec<TaskId> = found.map(|record| record.task.id).collect();
         let mut ended = Vec::with_capacity(found.len());
         for id in found {
-            ended.extend(self.change(id, Change::GiveUp, now)?.map(|row| row.event.status));
+            let row = self.change(id, now, |task| change::apply(task, Change::GiveUp, now.wall))?;
+            ended.extend(row.map(|row| row.event.status));
         }
         Ok(ended)
     }
@@ -357,6 +409,14 @@ impl Book {
             theirs.tasks.remove(&id);
             if theirs.tasks.is_empty() {
                 self.owners.remove(&owner);
+            }
+        }
+        if let Some(root) = record.root
+            && let Some(family) = self.families.get_mut(&root)
+        {
+            family.remove(&id);
+            if family.is_empty() {
+                self.families.remove(&root);
             }
         }
         if let Some(key) = record.key {

@@ -5,6 +5,7 @@
 //! which forgets what is over. Not here: the rules ([`book`]).
 
 mod book;
+mod retries;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -15,11 +16,11 @@ use tokio::time::Instant;
 use self::book::{Book, Now};
 use super::{
     Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, ItemQuery, Leadership,
-    NewTask, Outbox, OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task, TaskQuery, TaskStore,
-    UpkeepStore,
+    NewRetry, NewTask, Outbox, OutboxId, OutboxRow, Renewal, Retries, StalledTask, StoreError, Task,
+    TaskQuery, TaskStore, UpkeepStore,
 };
 use crate::clock::Clock;
-use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, UserId};
+use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, Then, UserId};
 
 /// The record in this process.
 pub struct MemoryStore {
@@ -77,6 +78,14 @@ impl TaskStore for MemoryStore {
         self.book().control(id, control, &self.now())
     }
 
+    async fn retry(&self, new: NewRetry) -> Result<Option<Created>, StoreError> {
+        self.book().retry(new, &self.now())
+    }
+
+    async fn retries(&self, id: TaskId) -> Result<Retries, StoreError> {
+        Ok(self.book().retries(id))
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -99,6 +108,10 @@ impl ClaimStore for MemoryStore {
 
     async fn finish(&self, fence: Fence, event: &Event) -> Result<OutboxId, StoreError> {
         self.book().finish(fence, event, &self.now())
+    }
+
+    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<Status, StoreError> {
+        self.book().halt(fence, then, message, &self.now())
     }
 
     async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {

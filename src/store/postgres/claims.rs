@@ -7,7 +7,7 @@ use jiff_sqlx::{Timestamp, ToSqlx};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::rows::{CountsRow, LockedRow, effect_word};
+use super::rows::{CountsRow, LockedRow, RenewedRow, effect_word};
 use super::{
     Along, Failure, PostgresStore, begin, lock, locked, millis, save, save_change, statements, text, while_,
 };
@@ -15,7 +15,7 @@ use crate::store::{
     Claim, ClaimRules, ClaimStore, Fence, OutboxId, RECORD_MAX, Renewal, StoreError, Task, change,
 };
 use crate::task::spec::ACTIONS;
-use crate::task::{Change, Counts, Event, ItemResult, ReplicaId, Status, TaskId};
+use crate::task::{Change, Counts, Event, ItemResult, ReplicaId, Status, TaskId, Then};
 
 /// Candidates on a short list: more than there are workers that claim in the same moment.
 const SHORTLIST_MAX: i64 = 32;
@@ -43,6 +43,11 @@ impl ClaimStore for PostgresStore {
     async fn finish(&self, fence: Fence, event: &Event) -> Result<OutboxId, StoreError> {
         let call = self.finish_task(fence, event);
         self.db.transaction(1, 1, call).await.map_err(while_("finishing a task"))
+    }
+
+    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<Status, StoreError> {
+        let call = self.halt_task(fence, then, message);
+        self.db.transaction(1, 1, call).await.map_err(while_("stopping a task"))
     }
 
     async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {
@@ -118,22 +123,14 @@ impl PostgresStore {
     async fn renew_all(&self, held: &[Fence], lease: Duration) -> Result<Vec<Renewal>, Failure> {
         let (ids, attempts): (Vec<Uuid>, Vec<i64>) =
             held.iter().map(|fence| (fence.task.as_uuid(), i64::from(fence.attempt.0))).unzip();
-        let statuses: Vec<Option<String>> = sqlx::query_scalar(statements::RENEW)
+        let renewed: Vec<RenewedRow> = sqlx::query_as(statements::RENEW)
             .bind(ids)
             .bind(attempts)
             .bind(millis(lease))
             .fetch_all(self.db.pool())
             .await?;
-        let renewal = |(fence, status): (&Fence, Option<String>)| match status {
-            None => Ok(Renewal::Lost),
-            Some(word) => word.parse().map(Renewal::Held).map_err(|_| StoreError::Corrupt {
-                table: "tasks",
-                column: "status",
-                row: fence.task.to_string(),
-                why: format!("{word:?} is not a status"),
-            }),
-        };
-        Ok(held.iter().zip(statuses).map(renewal).collect::<Result<_, _>>()?)
+        let renewals = held.iter().zip(renewed).map(|(fence, row)| row.renewal(fence.task));
+        Ok(renewals.collect::<Result<_, _>>()?)
     }
 
     async fn record_results(&self, fence: Fence, results: &[ItemResult]) -> Result<Counts, Failure> {
@@ -165,6 +162,18 @@ impl PostgresStore {
         let id = save(&mut tx, &task, along).await?.ok_or(sqlx::Error::RowNotFound)?;
         tx.commit().await?;
         Ok(id)
+    }
+
+    async fn halt_task(&self, fence: Fence, then: Then, message: &str) -> Result<Status, Failure> {
+        let mut tx = begin(&self.db).await?;
+        let Some((mut task, at)) = lock(&mut tx, fence.task).await? else { return Err(fenced(fence).into()) };
+        let before = task.clone();
+        change::halt(&mut task, fence.attempt, then, message, at.to_jiff())?;
+        if task != before {
+            save(&mut tx, &task, Along::default()).await?;
+        }
+        tx.commit().await?;
+        Ok(task.state.status)
     }
 
     async fn give_back(&self, fence: Fence) -> Result<Status, Failure> {

@@ -11,6 +11,7 @@
 
 mod claims;
 mod lead;
+mod retries;
 mod rows;
 pub mod statements;
 mod tasks;
@@ -126,7 +127,11 @@ async fn save(tx: &mut PgConnection, task: &Task, along: Along<'_>) -> Result<Op
         .bind(task.finished_at.map(ToSqlx::to_sqlx))
         .bind(task.updated_at.to_sqlx())
         .bind(event)
-        .bind(along.rest.map(ItemState::as_str));
+        .bind(along.rest.map(ItemState::as_str))
+        .bind(task.concurrency.map(i32::from))
+        .bind(task.failed_before.map(int))
+        .bind(task.state.aborted)
+        .bind(task.message.as_deref().map(text));
     Ok(row.fetch_optional(tx).await?.map(OutboxId))
 }
 

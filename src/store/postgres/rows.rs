@@ -7,10 +7,10 @@ use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::store::{OutboxId, OutboxRow, StalledTask, StoreError, Task};
+use crate::store::{OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task};
 use crate::task::{
-    ActionSpec, Attempt, Counts, Effect, Event, Item, ItemName, ItemOutcome, ItemResult, Priority, TaskId,
-    TaskState,
+    ActionSpec, Attempt, Counts, Effect, Event, FailureBudget, Item, ItemName, ItemOutcome, ItemResult,
+    Priority, TaskId, TaskState,
 };
 
 /// A row of `tasks`, without its lease.
@@ -26,12 +26,17 @@ pub(super) struct TaskRow {
     concurrency: Option<i32>,
     item_timeout_ms: Option<i64>,
     max_attempts: i32,
+    failure_budget: Option<Json<Value>>,
+    failed_before: Option<i32>,
+    parent_id: Option<Uuid>,
     status: String,
     attempt: i64,
     tries: i32,
+    aborted: bool,
     #[sqlx(flatten)]
     counts: CountsRow,
     worker: Option<String>,
+    message: Option<String>,
     error: Option<String>,
     created_at: Timestamp,
     started_at: Option<Timestamp>,
@@ -46,6 +51,23 @@ pub(super) struct LockedRow {
     pub(super) task: TaskRow,
     /// The time of the transaction.
     pub(super) at: Timestamp,
+}
+
+/// What a renewal says of one task: nothing when it is lost.
+#[derive(sqlx::FromRow)]
+pub(super) struct RenewedRow {
+    status: Option<String>,
+    concurrency: Option<i32>,
+}
+
+impl RenewedRow {
+    pub(super) fn renewal(self, task: TaskId) -> Result<Renewal, StoreError> {
+        let place = Place { table: "tasks", id: &task };
+        let Some(status) = self.status else { return Ok(Renewal::Lost) };
+        let concurrency =
+            self.concurrency.map(|n| place.read("concurrency", u16::try_from(n))).transpose()?;
+        Ok(Renewal::Held { status: place.read("status", status.parse())?, concurrency })
+    }
 }
 
 /// The counts of a task.
@@ -80,7 +102,9 @@ impl TryFrom<TaskRow> for Task {
             status: place.read("status", row.status.parse())?,
             attempt: Attempt(place.read("attempt", u32::try_from(row.attempt))?),
             tries: place.read("tries", u16::try_from(row.tries))?,
+            aborted: row.aborted,
         };
+        let budget = row.failure_budget.map(|budget| serde_json::from_value::<FailureBudget>(budget.0));
         Ok(Self {
             id: TaskId::from_uuid(row.id),
             owner: place.read("owner", row.owner.parse())?,
@@ -91,9 +115,13 @@ impl TryFrom<TaskRow> for Task {
             concurrency: row.concurrency.map(|n| place.read("concurrency", u16::try_from(n))).transpose()?,
             item_timeout: row.item_timeout_ms.map(|ms| Duration::from_millis(ms.unsigned_abs())),
             max_attempts: place.read("max_attempts", u16::try_from(row.max_attempts))?,
+            budget: budget.map(|budget| place.read("failure_budget", budget)).transpose()?,
+            failed_before: row.failed_before.map(i32::unsigned_abs),
+            parent: row.parent_id.map(TaskId::from_uuid),
             state,
             counts: row.counts.into(),
             worker: row.worker.map(|worker| place.read("worker", worker.parse())).transpose()?,
+            message: row.message,
             error: row.error,
             created_at: row.created_at.to_jiff(),
             started_at: row.started_at.map(Timestamp::to_jiff),

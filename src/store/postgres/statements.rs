@@ -7,8 +7,36 @@
 macro_rules! columns {
     () => {
         "id, owner, action, parameters, cluster, reason, priority, concurrency, item_timeout_ms, max_attempts, \
-         status, attempt, tries, total, succeeded, failed, skipped, cancelled, worker, error, \
-         created_at, started_at, finished_at, updated_at"
+         failure_budget, failed_before, parent_id, status, attempt, tries, aborted, total, succeeded, failed, \
+         skipped, cancelled, worker, message, error, created_at, started_at, finished_at, updated_at"
+    };
+}
+
+/// The items of task `$1` as `merged`, each with its newest result in the family: what it came to there, or in the newest
+/// retry after it that ran it. The names of the retries' items are all that is compared.
+macro_rules! merged {
+    () => {
+        "self AS MATERIALIZED (
+            SELECT id, rest, coalesce(root_id, id) AS root_id, created_at FROM tasks WHERE id = $1
+        ), ran AS (
+            SELECT member.name, coalesce(items.state, later.rest) AS state, later.created_at, later.id
+            FROM self
+            JOIN tasks AS later ON later.root_id = self.root_id
+                AND (later.created_at, later.id) > (self.created_at, self.id)
+            JOIN task_members ON task_members.task_id = later.id
+            CROSS JOIN LATERAL unnest(names) WITH ORDINALITY AS member (name, place)
+            LEFT JOIN items ON items.task_id = later.id AND items.idx = member.place - 1
+        ), newest AS (
+            SELECT DISTINCT ON (name) name, state FROM ran WHERE state <> 'cancelled'
+            ORDER BY name, created_at DESC, id DESC
+        ), merged AS (
+            SELECT member.name, member.place, coalesce(newest.state, items.state, self.rest) AS state
+            FROM self
+            JOIN task_members ON task_members.task_id = self.id
+            CROSS JOIN LATERAL unnest(names) WITH ORDINALITY AS member (name, place)
+            LEFT JOIN items ON items.task_id = self.id AND items.idx = member.place - 1
+            LEFT JOIN newest ON newest.name = member.name
+        )"
     };
 }
 
@@ -35,8 +63,8 @@ statements! {
             RETURNING task_id
         ), task AS (
             INSERT INTO tasks (id, owner, action, parameters, cluster, reason, priority, concurrency,
-                item_timeout_ms, max_attempts, status, total)
-            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'queued', cardinality($11::text[])
+                item_timeout_ms, max_attempts, failure_budget, parent_id, root_id, status, total)
+            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $15, $16, $17, 'queued', cardinality($11::text[])
             FROM room WHERE is_left AND ($12::text IS NULL OR EXISTS (SELECT FROM key))
             RETURNING ", columns!(), "
         ), members AS (
@@ -51,6 +79,37 @@ statements! {
     /// The task that a key made, and the fingerprint of the body it came with.
     FIND_BY_KEY = "
         SELECT fingerprint, task_id FROM idempotency_keys WHERE owner = $1 AND key = $2";
+
+    /// One retry of a family at a time, until the end of the transaction.
+    LOCK_FAMILY = "SELECT pg_advisory_xact_lock(20264, hashtext($1))";
+
+    /// The first task of a family: the task itself, unless it is a retry.
+    ROOT = "SELECT coalesce(root_id, id) FROM tasks WHERE id = $1";
+
+    /// How many retries come of a first task, and one of them that is not over.
+    FAMILY = "
+        SELECT count(*), (array_agg(id) FILTER (WHERE finished_at IS NULL))[1] FROM tasks WHERE root_id = $1";
+
+    /// The items of a task whose newest results are in the states `$2`, in order.
+    LEFT_TO_RETRY = "
+        WITH ", merged!(), "
+        SELECT coalesce(array_agg(name ORDER BY place), '{}') FROM merged WHERE state = ANY ($2)";
+
+    /// The items of a task by their newest results.
+    MERGED = "
+        WITH ", merged!(), "
+        SELECT count(*)::integer AS total,
+            (count(*) FILTER (WHERE state = 'succeeded'))::integer AS succeeded,
+            (count(*) FILTER (WHERE state = 'failed'))::integer AS failed,
+            (count(*) FILTER (WHERE state = 'skipped'))::integer AS skipped,
+            (count(*) FILTER (WHERE state = 'cancelled'))::integer AS cancelled
+        FROM merged";
+
+    /// The retries of a task, oldest first.
+    RETRIES = "
+        SELECT ", columns!(), " FROM tasks
+        WHERE root_id = (SELECT coalesce(root_id, id) FROM tasks WHERE id = $1) AND parent_id = $1
+        ORDER BY created_at, id";
 
     /// One task.
     FIND = "SELECT ", columns!(), " FROM tasks WHERE id = $1";
@@ -199,7 +258,8 @@ statements! {
                 lease_until = CASE WHEN $5::text IS NULL THEN NULL
                     ELSE coalesce(clock_timestamp() + $2::bigint * interval '1 millisecond', lease_until) END,
                 status = $3, attempt = $4, worker = $5, tries = $6, error = $7, failed = $8, cancelled = $9,
-                started_at = $10, finished_at = $11, updated_at = $12, rest = coalesce($14, rest)
+                started_at = $10, finished_at = $11, updated_at = $12, rest = coalesce($14, rest),
+                concurrency = $15, failed_before = $16, aborted = $17, message = $18
             WHERE id = $1
             RETURNING id, owner
         ), served AS (
@@ -223,9 +283,9 @@ statements! {
             FROM asked
             WHERE tasks.id = asked.id AND tasks.attempt = asked.attempt
                 AND tasks.worker IS NOT NULL AND tasks.finished_at IS NULL
-            RETURNING tasks.id, tasks.status
+            RETURNING tasks.id, tasks.status, tasks.concurrency
         )
-        SELECT renewed.status FROM asked LEFT JOIN renewed USING (id) ORDER BY asked.place";
+        SELECT renewed.status, renewed.concurrency FROM asked LEFT JOIN renewed USING (id) ORDER BY asked.place";
 
     /// The fence, the results, and the counts of those that were really added. No row: the fence held.
     RECORD = "

@@ -1,14 +1,15 @@
 //! The gateway's side: submits, lists, pages, snapshots, changes by users.
 
 use async_trait::async_trait;
+use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::rows::{ItemRow, TaskRow, name};
 use super::{Failure, PostgresStore, begin, int, lock, millis, save_change, statements, text, while_};
 use crate::store::{
-    Control, Controlled, Created, IdempotencyKey, ItemQuery, NewTask, StoreError, Task, TaskQuery, TaskStore,
-    change,
+    Control, Controlled, Created, IdempotencyKey, ItemQuery, NewRetry, NewTask, Retries, StoreError, Task,
+    TaskQuery, TaskStore, change,
 };
 use crate::task::{ClusterName, Item, ItemName, ItemState, TaskId, UserId};
 
@@ -68,6 +69,14 @@ impl TaskStore for PostgresStore {
         self.db.transaction(1, 1, call).await.map_err(while_("changing a task"))
     }
 
+    async fn retry(&self, new: NewRetry) -> Result<Option<Created>, StoreError> {
+        self.retry_or_find(&new).await.map_err(while_("recording a retry"))
+    }
+
+    async fn retries(&self, id: TaskId) -> Result<Retries, StoreError> {
+        self.retries_of(id).await.map_err(while_("reading retries"))
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.db.ping().await.map_err(Failure::from).map_err(while_("asking whether it answers"))
     }
@@ -76,7 +85,8 @@ impl TaskStore for PostgresStore {
 impl PostgresStore {
     async fn create_or_find(&self, new: &NewTask) -> Result<Created, Failure> {
         for _ in 0..KEY_LOOKS {
-            if let Some(row) = self.db.write(self.insert(new)).await? {
+            let insert = async { insert(&mut *self.db.pool().acquire().await?, new, None).await };
+            if let Some(row) = self.db.write(insert).await? {
                 return Ok(Created::New(row.try_into()?));
             }
             // No row: the key was there, or there was no room. Either may have changed again by now, with a pruned
@@ -86,43 +96,26 @@ impl PostgresStore {
             {
                 return Ok(Created::Existing(task));
             }
-            self.check_room(new).await?;
+            self.check_room(&new.owner, new.open_max).await?;
         }
         Err(sqlx::Error::RowNotFound.into())
     }
 
-    async fn insert(&self, new: &NewTask) -> Result<Option<TaskRow>, Failure> {
-        let spec = &new.spec;
-        let names: Vec<&str> = spec.items.iter().map(ItemName::as_str).collect();
-        let row = sqlx::query_as(statements::CREATE)
-            .bind(new.id.as_uuid())
-            .bind(new.owner.as_str())
-            .bind(spec.action.name())
-            .bind(Json(spec.action.parameters()))
-            .bind(spec.cluster.as_str())
-            .bind(spec.reason.as_deref().map(text))
-            .bind(spec.priority.0)
-            .bind(spec.concurrency.map(i32::from))
-            .bind(spec.item_timeout.map(millis))
-            .bind(i32::from(spec.max_attempts))
-            .bind(names)
-            .bind(new.key.as_ref().map(|key| key.key.as_str()))
-            .bind(new.key.as_ref().map(|key| &key.fingerprint[..]))
-            .bind(i64::from(new.open_max));
-        Ok(row.fetch_optional(self.db.pool()).await?)
-    }
-
-    async fn check_room(&self, new: &NewTask) -> Result<(), Failure> {
-        let max = i64::from(new.open_max);
-        let open = sqlx::query_scalar::<_, i64>(statements::COUNT_OPEN).bind(new.owner.as_str()).bind(max);
+    pub(super) async fn check_room(&self, owner: &UserId, open_max: u32) -> Result<(), Failure> {
+        let max = i64::from(open_max);
+        let open = sqlx::query_scalar::<_, i64>(statements::COUNT_OPEN).bind(owner.as_str()).bind(max);
         let open = self.db.read(open.fetch_one(self.db.pool())).await?;
         if open >= max {
-            return Err(StoreError::TooManyOpen { owner: new.owner.clone(), max: new.open_max }.into());
+            return Err(StoreError::TooManyOpen { owner: owner.clone(), max: open_max }.into());
         }
         Ok(())
     }
 
-    async fn task_of_key(&self, owner: &UserId, key: &IdempotencyKey) -> Result<Option<Task>, Failure> {
+    pub(super) async fn task_of_key(
+        &self,
+        owner: &UserId,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Task>, Failure> {
         let call = async {
             let row = sqlx::query_as::<_, (Vec<u8>, Uuid)>(statements::FIND_BY_KEY);
             let row = row.bind(owner.as_str()).bind(&key.key);
@@ -197,7 +190,7 @@ impl PostgresStore {
         let mut tx = begin(&self.db).await?;
         let Some((mut task, at)) = lock(&mut tx, id).await? else { return Ok(None) };
         let before = task.clone();
-        let ending = change::apply(&mut task, control.into(), at.to_jiff())?;
+        let ending = change::control(&mut task, control, at.to_jiff())?;
         if task == before {
             return Ok(Some(Controlled { task, outbox: None }));
         }
@@ -207,9 +200,44 @@ impl PostgresStore {
     }
 }
 
+/// The task that a retry retries, and the first of their family.
+pub(super) struct Lineage {
+    pub(super) parent: Uuid,
+    pub(super) root: Uuid,
+}
+
+/// Records a task. Nothing comes back when its key was there before, or when there is no room.
+pub(super) async fn insert(
+    connection: &mut PgConnection,
+    new: &NewTask,
+    lineage: Option<Lineage>,
+) -> Result<Option<TaskRow>, Failure> {
+    let spec = &new.spec;
+    let names: Vec<&str> = spec.items.iter().map(ItemName::as_str).collect();
+    let row = sqlx::query_as(statements::CREATE)
+        .bind(new.id.as_uuid())
+        .bind(new.owner.as_str())
+        .bind(spec.action.name())
+        .bind(Json(spec.action.parameters()))
+        .bind(spec.cluster.as_str())
+        .bind(spec.reason.as_deref().map(text))
+        .bind(spec.priority.0)
+        .bind(spec.concurrency.map(i32::from))
+        .bind(spec.item_timeout.map(millis))
+        .bind(i32::from(spec.max_attempts))
+        .bind(names)
+        .bind(new.key.as_ref().map(|key| key.key.as_str()))
+        .bind(new.key.as_ref().map(|key| &key.fingerprint[..]))
+        .bind(i64::from(new.open_max))
+        .bind(spec.budget.map(Json))
+        .bind(lineage.as_ref().map(|lineage| lineage.parent))
+        .bind(lineage.as_ref().map(|lineage| lineage.root));
+    Ok(row.fetch_optional(connection).await?)
+}
+
 /// The tasks that this release can read. One that a newer release made with an action of its own is left out of a
 /// list, and said so, rather than taking the list away.
-fn readable(rows: Vec<TaskRow>) -> Vec<Task> {
+pub(super) fn readable(rows: Vec<TaskRow>) -> Vec<Task> {
     let read = |row: TaskRow| match row.try_into() {
         Ok(task) => Some(task),
         Err(error) => {

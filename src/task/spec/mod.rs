@@ -1,10 +1,11 @@
 //! What a user may ask for: a draft as it came in, and the specification it becomes once every rule holds.
 //!
 //! All faults of a draft are found at once, and each names its field ([`fault`]). What to do and with which parameters
-//! is in [`action`]. Not here: whether the cluster exists and whether the user may do this (gateway).
+//! is in [`action`], what a retry may ask for in [`retry`]. Not here: whether the cluster exists and whether the user may do this (gateway).
 
 mod action;
 mod fault;
+mod retry;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,9 +18,10 @@ pub use action::{
     UnlabelParameters, UntaintParameters, WaitParameters,
 };
 pub use fault::{Fault, SpecError};
+pub use retry::{Retry, RetryDraft};
 
 use self::fault::Faults;
-use super::{ClusterName, ItemName};
+use super::{ClusterName, FailureBudget, ItemName};
 
 /// Most items in one task.
 pub const ITEMS_MAX: usize = 100_000;
@@ -70,6 +72,9 @@ pub struct Draft {
     /// Claims before the task is given up; 3 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u16>,
+    /// How many items may fail before the task is stopped; any number when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_budget: Option<FailureBudget>,
 }
 
 /// A request in which every rule holds.
@@ -91,6 +96,8 @@ pub struct TaskSpec {
     pub item_timeout: Option<Duration>,
     /// Claims before the task is given up.
     pub max_attempts: u16,
+    /// How many items may fail before the task is stopped, if the user set it.
+    pub budget: Option<FailureBudget>,
 }
 
 /// Claims before a task is given up, when the user does not say.
@@ -116,6 +123,7 @@ impl TaskSpec {
             concurrency: draft.concurrency,
             item_timeout: draft.item_timeout_ms.map(Duration::from_millis),
             max_attempts: draft.max_attempts.unwrap_or(MAX_ATTEMPTS_DEFAULT),
+            budget: draft.failure_budget,
         });
         faults.or(spec)
     }
@@ -144,6 +152,12 @@ fn check_items(names: &[String], faults: &mut Faults) -> Option<Vec<ItemName>> {
     Some(items)
 }
 
+/// Whether a number of items at once is one that a user may ask for.
+#[must_use]
+pub fn is_concurrency(n: u16) -> bool {
+    (1..=CONCURRENCY_MAX).contains(&n)
+}
+
 fn check_limits(draft: &Draft, faults: &mut Faults) {
     let reason_len = draft.reason.as_deref().unwrap_or_default().chars().count();
     if reason_len > REASON_LEN_MAX {
@@ -156,7 +170,7 @@ fn check_limits(draft: &Draft, faults: &mut Faults) {
     if draft.priority.is_some_and(|p| !(-limit..=limit).contains(&p)) {
         faults.add("priority", format!("must be from -{limit} to {limit}"));
     }
-    if draft.concurrency.is_some_and(|n| !(1..=CONCURRENCY_MAX).contains(&n)) {
+    if draft.concurrency.is_some_and(|n| !is_concurrency(n)) {
         faults.add("concurrency", format!("must be from 1 to {CONCURRENCY_MAX}"));
     }
     let timeout_max = u64::try_from(ITEM_TIMEOUT_MAX.as_millis()).unwrap_or(u64::MAX);
@@ -165,6 +179,9 @@ fn check_limits(draft: &Draft, faults: &mut Faults) {
     }
     if draft.max_attempts.is_some_and(|n| !(1..=ATTEMPTS_MAX).contains(&n)) {
         faults.add("max_attempts", format!("must be from 1 to {ATTEMPTS_MAX}"));
+    }
+    for (field, reason) in draft.failure_budget.iter().flat_map(FailureBudget::faults) {
+        faults.add(format!("failure_budget{field}"), reason);
     }
 }
 
@@ -206,6 +223,7 @@ mod tests {
             concurrency: Some(0),
             item_timeout_ms: Some(0),
             max_attempts: Some(0),
+            failure_budget: Some(FailureBudget { percent: Some(100), ..FailureBudget::default() }),
             ..Draft::default()
         };
         let expected = [
@@ -218,6 +236,7 @@ mod tests {
             "concurrency",
             "item_timeout_ms",
             "max_attempts",
+            "failure_budget.percent",
         ];
         assert_eq!(fields(bad), expected);
     }

@@ -30,7 +30,7 @@ use crate::store::{
 };
 use crate::task::{
     Counts, Draft, Effect, Event, Item, ItemResult, ItemState, ReplicaId, Seq, Status, TaskId, TaskSpec,
-    UserId,
+    Then, UserId,
 };
 use crate::telemetry::Metrics;
 
@@ -149,6 +149,12 @@ impl ClaimStore for TestStore {
         self.steal("ending", fence).await;
         let row = self.store.finish(fence, event).await?;
         self.reply(row)
+    }
+
+    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<Status, StoreError> {
+        self.up("stopping")?;
+        let status = self.store.halt(fence, then, message).await?;
+        self.reply(status)
     }
 
     async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {
