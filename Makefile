@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test setup lint unit web fmt openapi load deny
+.PHONY: help demo test setup lint unit model web fmt openapi load deny
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,6 +21,9 @@ lint: ## Formatting and lints; warnings are errors
 
 unit: setup ## Unit, contract, multi-process and browser tests
 	cargo test --workspace --locked
+
+model: ## Interleavings of crashes, lost replies and late writes over the memory backends (PROPTEST_CASES=50000 for a long run)
+	cargo test --locked --test it -- --nocapture model::
 
 web: setup ## Unit tests of the dashboard's modules
 	node --test web/tests/*.test.js

@@ -116,9 +116,7 @@ impl Session {
         self.stats.snapshots += 1;
         self.position = Some(frame.position);
         let tasks = std::mem::take(&mut self.parts);
-        // Only views that carry the number of an event say where its attempt stands.
-        let known = tasks.iter().filter(|view| view.seq > Seq(0));
-        self.seen = known.map(|view| (view.task_id, (view.attempt, view.seq))).collect();
+        self.seen = tasks.iter().map(|view| (view.task_id, (view.attempt, view.seq))).collect();
         self.snapshot = Snapshot::new(tasks);
         Taken::Snapshot
     }
@@ -160,9 +158,12 @@ impl Session {
 }
 
 /// Events of this attempt that lie between what was seen and what the frame stands for. Of a task that was never
-/// seen, nothing can be said to be missing.
+/// seen, nothing can be said to be missing; nor of an attempt that is known from the record alone, which has no numbers.
 fn missing(seen: Option<(Attempt, Seq)>, event: &Event, merged: u64) -> u64 {
     let Some((attempt, seq)) = seen else { return 0 };
+    if (attempt, seq) == (event.attempt, Seq(0)) {
+        return 0;
+    }
     let before = if attempt == event.attempt { seq.0 } else { 0 };
     event.seq.0.saturating_sub(merged.max(1)).saturating_sub(before)
 }
@@ -268,6 +269,18 @@ mod tests {
             more: false,
         }));
         assert_eq!(missing_of(&session.take(frame(2, 9, 1))), Some(0));
+    }
+
+    #[test]
+    fn an_attempt_that_was_over_when_the_record_was_read_says_nothing_new() {
+        let mut session = Session::default();
+        let mut view = crate::task::TaskView::of(&event(2, 0, Status::Running, counts(3)));
+        view.seq = Seq(0);
+        let snapshot = SnapshotFrame { position: "f.1-0".into(), tasks: vec![view], more: false };
+        session.take(Frame::Snapshot(snapshot));
+        assert_eq!(session.take(frame(1, 7, 1)), Taken::Nothing);
+        assert_eq!(missing_of(&session.take(frame(2, 1, 1))), Some(0));
+        assert_eq!(session.position(), Some("e.21-0"));
     }
 
     #[test]

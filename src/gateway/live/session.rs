@@ -212,7 +212,9 @@ impl Session {
         for item in &batch.items {
             match item {
                 Item::Event { frame, merged } => {
-                    if frame.position.epoch != seen.epoch || frame.position.id > seen.id {
+                    // What waited from before a fresh start is in its snapshot. An entry of a later life of the stream
+                    // comes after the news of the loss, and so after another fresh start.
+                    if frame.position.epoch == seen.epoch && frame.position.id > seen.id {
                         *seen = frame.position.clone();
                         self.bounded(wire.event(frame, *merged)).await?;
                     }

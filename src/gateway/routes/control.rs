@@ -16,7 +16,7 @@ use crate::gateway::auth::Caller;
 use crate::gateway::error::{ApiError, Problem};
 use crate::gateway::extract::{Body, OptionalBody, TaskPath};
 use crate::gateway::submit::{announce_committed, announce_control, submit_retry, wake_worker};
-use crate::store::Control;
+use crate::store::{Control, Task};
 use crate::task::spec::{CONCURRENCY_MAX, is_concurrency};
 use crate::task::{EventKind, RetryDraft, TaskId};
 
@@ -157,23 +157,28 @@ async fn control(
     control: Control,
 ) -> Result<Json<TaskBody>, ApiError> {
     caller.may_write()?;
-    find(shared, caller, id).await?;
+    let before = find(shared, caller, id).await?;
     let controlled = shared.parts.store.control(id, control).await?;
     let controlled = controlled.ok_or(ApiError::NotFound("there is no such task"))?;
     if let Some(row) = &controlled.outbox {
         shared.parts.metrics.count_end(row.event.status);
         announce_committed(shared, row).await;
     }
-    match control {
-        Control::Cancel => {}
-        Control::Pause => announce_control(shared, &controlled.task, EventKind::Paused).await,
-        Control::Resume => {
-            announce_control(shared, &controlled.task, EventKind::Resumed).await;
-            wake_worker(shared, id).await;
-        }
-        Control::Concurrency(_) => {
-            announce_control(shared, &controlled.task, EventKind::ConcurrencyChanged).await;
-        }
+    // A worker that held the task numbers its events, also of a pause that is over before the worker has heard of it.
+    if before.worker.is_none() {
+        announce_to_watchers(shared, &controlled.task, control).await;
+    }
+    if control == Control::Resume {
+        wake_worker(shared, id).await;
     }
     Ok(Json(controlled.task.into()))
+}
+
+async fn announce_to_watchers(shared: &Shared, task: &Task, control: Control) {
+    match control {
+        Control::Cancel => {}
+        Control::Pause => announce_control(shared, task, EventKind::Paused).await,
+        Control::Resume => announce_control(shared, task, EventKind::Resumed).await,
+        Control::Concurrency(_) => announce_control(shared, task, EventKind::ConcurrencyChanged).await,
+    }
 }
