@@ -41,6 +41,7 @@ pub async fn holds(fixture: &dyn Fixture) {
     rings_between_receives_are_kept(fixture).await;
     an_acked_token_does_not_come_again(fixture).await;
     acks_of_anything_are_harmless(fixture).await;
+    what_nobody_has_taken_is_counted(fixture).await;
     unacked_tokens_of_a_closed_receiver_pass_on(fixture).await;
     a_closed_receiver_may_come_back(fixture).await;
 }
@@ -196,6 +197,21 @@ async fn acks_of_anything_are_harmless(fixture: &dyn Fixture) {
     drain(other.as_mut()).await;
     receiver.close().await.expect("close");
     other.close().await.expect("close");
+}
+
+async fn what_nobody_has_taken_is_counted(fixture: &dyn Fixture) {
+    let waiting = async || fixture.dispatcher(1).waiting().await.expect("count");
+    let mut receiver = open(fixture, 0, "counting").await;
+    drain(receiver.as_mut()).await;
+    assert_eq!(waiting().await, 0);
+    ring(fixture, 3).await;
+    assert_eq!(waiting().await, if fixture.redelivers() { 3 } else { 0 }, "kept means counted");
+    let tokens = receiver.receive(2, PATIENCE).await.expect("receive");
+    assert!(waiting().await <= 2, "a token in hand is not waiting: {tokens:?}");
+    ack_all(receiver.as_mut(), tokens).await;
+    drain(receiver.as_mut()).await;
+    assert_eq!(waiting().await, 0);
+    receiver.close().await.expect("close");
 }
 
 async fn unacked_tokens_of_a_closed_receiver_pass_on(fixture: &dyn Fixture) {

@@ -31,6 +31,10 @@ impl Dispatcher for MemoryDispatch {
         Ok(())
     }
 
+    async fn waiting(&self) -> Result<u64, DispatchError> {
+        Ok(self.queue.len() as u64)
+    }
+
     async fn receiver(&self, _: &ReplicaId) -> Result<Box<dyn TokenSource>, DispatchError> {
         Ok(Box::new(Receiver { queue: Arc::clone(&self.queue), unacked: Vec::new() }))
     }

@@ -50,6 +50,11 @@ pub trait Dispatcher: Send + Sync + 'static {
     /// Wakes one worker. At least once. Cancel-safe: the token is out or not.
     async fn notify(&self, task: TaskId) -> Result<(), DispatchError>;
 
+    /// Wake-ups that no worker has taken yet. None where they are not kept.
+    async fn waiting(&self) -> Result<u64, DispatchError> {
+        Ok(0)
+    }
+
     /// Opens the receiving side for one worker process.
     async fn receiver(&self, worker: &ReplicaId) -> Result<Box<dyn TokenSource>, DispatchError>;
 }

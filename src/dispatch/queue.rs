@@ -39,6 +39,11 @@ impl Queue {
         self.rung.notify_one();
     }
 
+    /// Tokens that nobody has taken.
+    pub(super) fn len(&self) -> usize {
+        self.lock().tokens.len()
+    }
+
     /// Waits until `end` for at most `max` tokens, each under a name of its own. Cancel-safe.
     pub(super) async fn receive(&self, max: usize, wait: Duration) -> Vec<Token> {
         let end = Instant::now() + wait;

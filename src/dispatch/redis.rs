@@ -47,6 +47,24 @@ impl RedisDispatch {
     }
 }
 
+impl RedisDispatch {
+    /// Tokens that are in the stream, less those in the hands of a worker: an acked one is in neither.
+    async fn unread(&self) -> Result<u64, CallError> {
+        let stream = self.redis.keys().dispatch();
+        let mut held = cmd("XPENDING");
+        held.arg(&stream).arg(WORKERS);
+        let held = match self.redis.query::<Value>(&held).await {
+            Ok(Value::Array(summary)) => summary.into_iter().next().unwrap_or(Value::Int(0)),
+            // Without a group nobody has taken any.
+            Err(error) if reaction(&error) == Reaction::RecreateGroup => Value::Int(0),
+            Ok(other) => return Err(CallError::Reply(format!("{other:?}"))),
+            Err(error) => return Err(error),
+        };
+        let all: u64 = self.redis.query(cmd("XLEN").arg(&stream)).await?;
+        Ok(all.saturating_sub(redis::from_redis_value(held)?))
+    }
+}
+
 fn unavailable(doing: &'static str) -> impl FnOnce(CallError) -> DispatchError {
     move |error| DispatchError { doing, source: error.into() }
 }
@@ -58,6 +76,10 @@ impl Dispatcher for RedisDispatch {
         add.arg(self.redis.keys().dispatch()).arg("*").arg("t").arg(task.to_string());
         self.redis.query::<Value>(&add).await.map_err(unavailable("ringing a worker"))?;
         Ok(())
+    }
+
+    async fn waiting(&self) -> Result<u64, DispatchError> {
+        self.unread().await.map_err(unavailable("counting tokens"))
     }
 
     async fn receiver(&self, worker: &ReplicaId) -> Result<Box<dyn TokenSource>, DispatchError> {

@@ -1,18 +1,20 @@
-//! Deletes tasks that ended long ago, with all that belongs to them.
+//! Deletes tasks that ended long ago, with all that belongs to them: one small transaction after the other, so that
+//! nobody waits for a lock for long, until none is left or the time of a run is over.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::driver::Duty;
 use crate::BoxError;
 use crate::store::UpkeepStore;
 
-/// Tasks deleted in one transaction; each may have 100,000 items.
-const BATCH: u32 = 20;
-/// Transactions in one run.
-const BATCHES_MAX: u32 = 50;
+/// Tasks deleted in one transaction; the store takes fewer when they have many items.
+const BATCH: u32 = 100;
+/// Time after which a run begins no further transaction: a duty has half a minute.
+const RUN_MAX: Duration = Duration::from_secs(20);
 
 pub(super) struct Pruner {
     pub(super) store: Arc<dyn UpkeepStore>,
@@ -31,12 +33,11 @@ impl Duty for Pruner {
     }
 
     async fn run(&self) -> Result<u64, BoxError> {
-        let mut total = 0;
-        for _ in 0..BATCHES_MAX {
-            let pruned = self.store.prune(self.age, BATCH).await?;
-            total += pruned;
-            if pruned < u64::from(BATCH) {
-                break;
+        let (began, mut total) = (Instant::now(), 0);
+        while began.elapsed() < RUN_MAX {
+            match self.store.prune(self.age, BATCH).await? {
+                0 => break,
+                pruned => total += pruned,
             }
         }
         Ok(total)

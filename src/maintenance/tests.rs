@@ -254,7 +254,7 @@ async fn a_queue_that_nobody_works_on_does_not_become_a_pile_of_wake_ups() {
         rig.submit(3).await;
     }
     let tokens = rig.tokens(Duration::from_secs(600)).await;
-    assert!((20..200).contains(&tokens), "{tokens} for 10 tasks in 10 minutes");
+    assert_eq!(tokens, 10, "for 10 tasks in 10 minutes");
 }
 
 #[tokio::test(start_paused = true)]

@@ -214,6 +214,10 @@ impl Dispatcher for Faulty<dyn Dispatcher> {
         self.inner.notify(task).await
     }
 
+    async fn waiting(&self) -> Result<u64, DispatchError> {
+        self.inner.waiting().await
+    }
+
     async fn receiver(&self, worker: &ReplicaId) -> Result<Box<dyn TokenSource>, DispatchError> {
         self.inner.receiver(worker).await
     }

@@ -120,3 +120,57 @@ async fn a_task_that_does_not_get_on_shows_to_watchers_and_operators() {
     assert_eq!(events.iter().filter(|event| event["type"] == "stalled").count(), 2, "once for each item");
     until("operators see that it is over", async || gauge(0.0).await).await;
 }
+
+/// Ended tasks by the thousand, three of them large, all but one older than the seven days for which they are kept.
+const BACKLOG: &str = "
+    WITH task AS (
+        INSERT INTO tasks (id, owner, action, parameters, cluster, priority, max_attempts, status, attempt, tries, total,
+            succeeded, created_at, finished_at)
+        SELECT gen_random_uuid(), 'bob', 'wait', '{}', 'local', 0, 3, 'completed', 1, 1, total, total, at, at
+        FROM generate_series(1, 5000) AS n
+        CROSS JOIN LATERAL (SELECT CASE WHEN n <= 3 THEN 30000 ELSE 5 END AS total,
+            now() - CASE WHEN n = 5000 THEN interval '6 days 23 hours' ELSE interval '7 days 1 minute' END AS at) AS old
+        RETURNING id, total
+    ), members AS (
+        INSERT INTO task_members (task_id, names)
+        SELECT id, ARRAY(SELECT 'node-' || i FROM generate_series(1, total) AS i) FROM task
+    ), outbox AS (
+        INSERT INTO outbox (task_id, owner, event, published_at) SELECT id, 'bob', '{}', now() FROM task
+    )
+    INSERT INTO items (task_id, idx, state, effect, tries, finished_at)
+    SELECT id, i - 1, 'succeeded', 'changed', 1, now() FROM task CROSS JOIN LATERAL generate_series(1, total) AS i";
+
+/// A backlog goes in small transactions, with default settings but for the pause, and nobody waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_old_tasks_are_pruned_without_a_long_transaction() {
+    let spec = HubSpec {
+        gateways: 1,
+        workers: 1,
+        ..HubSpec::new(env!("CARGO_BIN_EXE_milepost"), HubMode::Postgres)
+    }
+    .set("MILEPOST_MAINTENANCE__PRUNE_INTERVAL", "1s");
+    let hub = tokio::task::spawn_blocking(|| Hub::start(spec)).await.unwrap().unwrap();
+    let api = Api::new(&hub.gateways[0].url(), &hub.token("ann", "operator").unwrap());
+    hub.sql(BACKLOG).unwrap();
+    let mut longest = Duration::ZERO;
+    until("the backlog is gone", async || {
+        let age = "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0) FROM pg_stat_activity
+            WHERE application_name = 'milepost'";
+        longest = longest.max(Duration::from_secs_f64(hub.sql(age).unwrap().parse().unwrap()));
+        let began = Instant::now();
+        api.finished(&api.submit(&wait_batch(&names("p", 1), 0, 0)).await).await;
+        assert!(began.elapsed() < MOVES_WITHIN, "a task took {:?} beside the pruner", began.elapsed());
+        hub.sql("SELECT count(*) FROM tasks WHERE owner = 'bob'").unwrap() == "1"
+    })
+    .await;
+    assert!(longest < Duration::from_secs(2), "a transaction took {longest:?}");
+    let pruned = hub.workers[0].metric("milepost_upkeep_actions_total{kind=\"pruner\"}").unwrap();
+    assert_eq!(pruned, 4_999.0);
+    for (table, rows) in [("task_members", "0|1"), ("outbox", "0|1"), ("items", "0|5")] {
+        let left = format!(
+            "SELECT count(*) FILTER (WHERE tasks.id IS NULL), count(*) FILTER (WHERE tasks.owner = 'bob')
+            FROM {table} LEFT JOIN tasks ON tasks.id = {table}.task_id"
+        );
+        assert_eq!(hub.sql(&left).unwrap(), rows, "{table}");
+    }
+}

@@ -4,13 +4,15 @@
 //! died are found through the index and removed by [`collect_dead_groups`] once its lease is over. Not by how long a
 //! group was idle: an idle stream looks just like a dead reader.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value, cmd};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::follow::Follow;
+use super::follow::{Follow, Registry};
 use crate::bus::Loss;
 use crate::config::duration::millis;
 use crate::redis::{Call, CallError, Redis, Shard, group};
@@ -33,6 +35,15 @@ pub(super) struct Groups {
     /// Name of the group on every stream.
     pub(super) name: Arc<str>,
     stream_ttl: Duration,
+    lease: Arc<Lease>,
+}
+
+/// What this process knows of its lease.
+#[derive(Debug, Default)]
+struct Lease {
+    renewed: Mutex<Option<Instant>>,
+    /// Groups were left behind that only the collector can remove, and it finds them through the lease.
+    needed: AtomicBool,
 }
 
 /// Where a reader goes on.
@@ -49,14 +60,21 @@ pub(super) struct Resumed {
 impl Groups {
     pub(super) fn new(redis: Redis, replica: ReplicaId, stream_ttl: Duration) -> Self {
         let name = group(replica.as_str()).into();
-        Self { redis, replica, name, stream_ttl }
+        Self { redis, replica, name, stream_ttl, lease: Arc::default() }
     }
 
     /// Makes sure of the groups of these users, each where its reader can go on; at the newest entry for a new reader.
+    ///
+    /// The lease comes first, and is taken anew where Redis may have forgotten it: a group is never without one, however
+    /// this process ends.
     pub(super) async fn resume(
         &self,
         follows: &[Arc<Follow>],
     ) -> Result<Vec<Result<Resumed, CallError>>, CallError> {
+        let again = follows.iter().any(|follow| follow.state().place.is_some());
+        if again || !self.is_leased() {
+            self.renew().await?;
+        }
         let mut calls = Pipeline::with_capacity(follows.len());
         for follow in follows {
             calls.add_command(self.resume_call(follow));
@@ -87,13 +105,22 @@ impl Groups {
         Ok(())
     }
 
-    /// Renews the lease until told to stop, then ends it.
-    pub(super) async fn live(self, done: CancellationToken) {
+    /// Leaves a group to the collector.
+    pub(super) fn leave_behind(&self) {
+        self.lease.needed.store(true, Ordering::SeqCst);
+    }
+
+    /// Renews the lease until told to stop, then ends it, unless groups are left: then it lapses, and the collector finds
+    /// them.
+    pub(super) async fn live(self, registry: Arc<Registry>, done: CancellationToken) {
         while !done.is_cancelled() {
             if let Err(error) = self.renew().await {
                 tracing::debug!(%error, "the lease of this gateway was not renewed");
             }
             let _ = tokio::time::timeout(HEARTBEAT, done.cancelled()).await;
+        }
+        if self.lease.needed.load(Ordering::SeqCst) || !registry.is_empty() {
+            return;
         }
         let mut end = cmd("ZREM");
         end.arg(self.redis.keys().gateways()).arg(self.replica.as_str());
@@ -105,8 +132,16 @@ impl Groups {
     async fn renew(&self) -> Result<(), CallError> {
         let mut lease = Call::Lease.on(&[&self.redis.keys().gateways()]);
         lease.arg(self.replica.as_str()).arg(millis(LEASE));
+        let sent = Instant::now();
         self.redis.call(lease).await?;
+        *self.lease.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
         Ok(())
+    }
+
+    /// Whether the lease was renewed not long ago.
+    fn is_leased(&self) -> bool {
+        let renewed = *self.lease.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.is_some_and(|renewed| renewed.elapsed() < LEASE / 2)
     }
 }
 

@@ -136,7 +136,7 @@ impl RedisBus {
             stream_ttl: config.stream_ttl,
         };
         spawn("redis sweep", Box::pin(sweeper.run()));
-        life.spawn("redis heartbeat", shared.groups.clone().live(done.clone()));
+        life.spawn("redis heartbeat", shared.groups.clone().live(Arc::clone(&shared.registry), done.clone()));
         life.spawn("redis unfollows", Arc::clone(shared).clean_up(life.soft().clone(), done));
     }
 }
@@ -181,6 +181,7 @@ impl Shared {
             tokio::time::sleep(CLEAN_UP_PAUSE).await;
         }
         let _turn = self.turns[follow.shard.index()].lock().await;
+        self.groups.leave_behind();
         self.registry.remove(&follow);
     }
 

@@ -25,7 +25,8 @@ const BATCH_MAX: usize = 128;
 const QUEUE_MAX: usize = 1_024;
 /// How long the fence of a task is kept after an event. Postgres has its own, which never ends.
 const TASK_TTL: Duration = Duration::from_secs(24 * 3600);
-/// How long it is kept after the terminal event: long enough for a repeat by the relay to be seen as one.
+/// How long it is kept after the terminal event, but no longer than a stream without events: long enough for a repeat by
+/// the relay to be seen as one.
 const TERMINAL_TTL: Duration = Duration::from_secs(15 * 60);
 
 const DOING: &str = "publishing an event";
@@ -46,6 +47,7 @@ struct Limits {
     entries_max: usize,
     retention_ms: u64,
     stream_ttl_ms: u64,
+    terminal_ttl: Duration,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,7 @@ impl RedisPublisher {
             entries_max: config.entries_max,
             retention_ms: millis(config.retention),
             stream_ttl_ms: millis(config.stream_ttl),
+            terminal_ttl: TERMINAL_TTL.min(config.stream_ttl),
         };
         // A batch that is under way and the one after it may each take their time.
         let deadline = (redis.config().command_timeout + redis.config().connect_timeout) * 2;
@@ -82,7 +85,7 @@ impl RedisPublisher {
         let keys = self.redis.keys();
         let (events, epoch) = (keys.events(user), keys.epoch(user));
         let (task, doorbell) = (keys.task(user, event.task_id), keys.doorbell(user));
-        let task_ttl = if event.is_terminal() { TERMINAL_TTL } else { TASK_TTL };
+        let task_ttl = if event.is_terminal() { self.limits.terminal_ttl } else { TASK_TTL };
         let mut call = Call::Publish.on(&[&events, &epoch, &task, &doorbell]);
         call.arg(event.attempt.0).arg(event.seq.0).arg(event.task_id.to_string());
         call.arg(u8::from(event.is_terminal())).arg(body).arg(live);

@@ -10,8 +10,8 @@ use super::{Failure, PostgresStore, begin, locked, millis, save_change, statemen
 use crate::store::{Backlog, Leadership, OutboxRow, StalledTask, StoreError, UpkeepStore, change};
 use crate::task::{Change, Status, TaskId};
 
-/// Items deleted by one call at most, unless a single task has more: what fits into the time of a statement.
-const PRUNE_ITEMS_MAX: i64 = 100_000;
+/// Items deleted by one call at most, unless a single task has more: a fraction of a second's work.
+const PRUNE_ITEMS_MAX: i64 = 20_000;
 
 #[async_trait]
 impl UpkeepStore for PostgresStore {

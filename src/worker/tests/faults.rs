@@ -206,6 +206,10 @@ impl Dispatcher for Slippery {
         self.0.notify(task).await
     }
 
+    async fn waiting(&self) -> Result<u64, DispatchError> {
+        self.0.waiting().await
+    }
+
     async fn receiver(&self, worker: &ReplicaId) -> Result<Box<dyn TokenSource>, DispatchError> {
         Ok(Box::new(SlipperyTokens(self.0.receiver(worker).await?)))
     }

@@ -71,6 +71,11 @@ async fn groups_of_a_dead_gateway_are_collected_and_those_of_the_living_stay() {
     assert_eq!(collect_dead_groups(&redis).await.unwrap(), 0, "both are alive");
     dead.life.hard().cancel();
     dead.life.shut_down(PATIENCE).await;
+    assert_eq!(
+        number(&fixture.server, &["ZCARD", "mp:gateways"]),
+        2,
+        "who leaves groups behind leaves its lease"
+    );
     fixture.server.command(&["ZADD", "mp:gateways", "1", dead.name.as_str()]).unwrap();
     assert_eq!(collect_dead_groups(&redis).await.unwrap(), 300);
     for user in &users {
@@ -79,4 +84,22 @@ async fn groups_of_a_dead_gateway_are_collected_and_those_of_the_living_stay() {
     let gateways = fixture.server.command(&["ZRANGE", "mp:gateways", "0", "-1"]).unwrap();
     assert!(!gateways.contains(dead.name.as_str()) && gateways.contains(alive.name.as_str()), "{gateways}");
     assert_eq!(collect_dead_groups(&redis).await.unwrap(), 0);
+}
+
+/// Groups of a gateway that died are found through its lease only, so there is never a group without one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_never_there_without_a_lease() {
+    let server = Server::start().unwrap();
+    let replica = Replica::start(&server, &patient());
+    let user = user("leased");
+    let (_following, inbox) = replica.follow(&user).await;
+    assert_eq!(number(&server, &["ZCARD", "mp:gateways"]), 1);
+    for _ in 0..5 {
+        server.command(&["FLUSHALL"]).unwrap();
+        let lost = inbox.losses().len();
+        replica.publish(&user, TaskId::generate(), 1..=1).await;
+        inbox.wait_until("the loss", |inbox| inbox.losses().len() > lost).await;
+        until("the group", async || !groups(&server, &keys().events(&user)).is_empty()).await;
+        assert_eq!(number(&server, &["ZCARD", "mp:gateways"]), 1);
+    }
 }
