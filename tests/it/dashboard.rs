@@ -4,6 +4,7 @@ use milepost_harness::{Chromium, Hub, HubMode, HubSpec};
 use serde_json::json;
 
 use crate::browser::Page;
+use crate::support::{Api, names, wait_batch};
 
 const OPEN: &str = "document.querySelector('#connection').dataset.phase === 'open'";
 
@@ -20,6 +21,10 @@ const WATCH_BAR: &str = "(() => {
 const FIRST_DONE_WHILE_RUNNING: &str = "document.querySelector('.panel .status').dataset.status === 'running' &&
     document.querySelectorAll('.items tbody tr.succeeded').length > 2 &&
     [...document.querySelectorAll('.items tbody tr')].slice(0, 3).every((row) => row.className === 'succeeded')";
+
+/// What is said of a task that does not get on, to who saw it begin.
+const STALLED: &str = "[...document.querySelectorAll('.notice.warn:not([hidden])')].some((notice) =>
+    /^No node has finished for .* In work: slow-000, slow-001[.]$/.test(notice.textContent))";
 
 fn spec(mode: HubMode) -> HubSpec {
     HubSpec { gateways: 1, workers: 1, nodes: 120, ..HubSpec::new(env!("CARGO_BIN_EXE_milepost"), mode) }
@@ -110,16 +115,30 @@ async fn an_item_that_failed_says_why_and_is_retried_and_nothing_overflows() {
     label(&mut page, "", "not a value").await;
     page.wait("document.querySelector('#fault-parameters').textContent.includes('tier')").await.unwrap();
     page.fill("[name=value]", "silver").await.unwrap();
+    page.fill("#field-budget-percent", "100").await.unwrap();
+    page.eval::<()>("document.querySelector('form.submit').requestSubmit()").await.unwrap();
+    page.wait("document.querySelector('#fault-failure_budget').textContent.includes('percent')")
+        .await
+        .unwrap();
+    page.fill("#field-budget-percent", "").await.unwrap();
+    page.fill("#field-budget-failed", "100").await.unwrap();
     submit(&mut page).await;
     wait_status(&mut page, "completed_with_errors").await;
     page.click("[name=item-state][value=failed]").await.unwrap();
     page.wait("document.querySelector('.items tr.failed .why').textContent.includes('set overwrite')")
         .await
         .unwrap();
-    looks_right(&mut page, &["", "#/", "#/new"]).await;
+    page.wait("document.querySelector('.facts').textContent.includes('100 nodes may fail, then paused')")
+        .await
+        .unwrap();
+    looks_right(&mut page, "errors", &["#/", "#/new"]).await;
 
     page.size(1280, 800).await.unwrap();
+    page.eval::<()>("void (location.hash = '#/')").await.unwrap();
     retry_of_the_failed(&mut page).await;
+    looks_right(&mut page, "retried", &[]).await;
+    page.size(1280, 800).await.unwrap();
+    edit_and_retry(&mut page).await;
     assert!(complaints(&page).is_empty(), "{:#?}", complaints(&page));
 }
 
@@ -131,46 +150,101 @@ async fn label(page: &mut Page, search: &str, value: &str) {
     page.eval::<()>("document.querySelector('form.submit').requestSubmit()").await.unwrap();
 }
 
-/// Repeats the batch for what failed: the form comes filled.
+/// Retries what failed as a further task, which fails as well: each names the other, and they are added up.
 async fn retry_of_the_failed(page: &mut Page) {
     page.click("[data-task] a").await.unwrap();
-    page.wait("[...document.querySelectorAll('.panel button')].some((b) => b.textContent === 'Retry failed' && !b.hidden)")
+    let parent: String = page.eval("location.hash").await.unwrap();
+    page.click("[data-verb=retry]:not([hidden])").await.unwrap();
+    confirm(page).await;
+    page.wait(&format!("location.hash !== {} && location.hash.startsWith('#/tasks/')", json!(parent)))
         .await
         .unwrap();
-    let press = "[...document.querySelectorAll('.panel button')].find((b) => b.textContent === 'Retry failed').click()";
-    page.eval::<()>(press).await.unwrap();
+    wait_status(page, "failed").await;
+    page.wait("document.querySelectorAll('[data-task] .retry:not([hidden])').length === 1").await.unwrap();
+    page.click(".retry-of a").await.unwrap();
+    page.wait(&format!("location.hash === {}", json!(parent))).await.unwrap();
+    let added_up = "With its retries: 111 of 120 nodes succeeded, 9 failed.";
+    page.wait(&format!("document.querySelector('.merged').textContent === {}", json!(added_up)))
+        .await
+        .unwrap();
+    page.wait("document.querySelector('.retries .status').dataset.status === 'failed'").await.unwrap();
+}
+
+/// Submits something like it for what failed: the form comes filled, and what was wrong is changed.
+async fn edit_and_retry(page: &mut Page) {
+    page.click("[data-verb=edit]:not([hidden])").await.unwrap();
     page.wait("document.querySelector('.submit-foot .primary').textContent === 'Label · 9 nodes'")
         .await
         .unwrap();
+    page.wait("document.querySelector('#field-budget-failed').value === '100'").await.unwrap();
     page.click("#field-overwrite").await.unwrap();
     submit(page).await;
     wait_status(page, "completed").await;
 }
 
-/// Every view at both widths, light and dark: nothing is wider than the window.
-async fn looks_right(page: &mut Page, places: &[&str]) {
-    let folder = tempfile::tempdir().unwrap();
-    for place in places {
+/// Says yes to the question that is open.
+async fn confirm(page: &mut Page) {
+    page.wait("document.querySelector('#confirm').open").await.unwrap();
+    page.click("#confirm-yes").await.unwrap();
+}
+
+/// What is shown, and these places, at both widths, light and dark: nothing is wider than the window. Pictures are kept
+/// in the folder that `DASHBOARD_PICTURES` names.
+async fn looks_right(page: &mut Page, name: &str, places: &[&str]) {
+    let temporary = tempfile::tempdir().unwrap();
+    let kept = std::env::var_os("DASHBOARD_PICTURES").map(std::path::PathBuf::from);
+    let folder = kept.unwrap_or_else(|| temporary.path().to_owned());
+    for place in std::iter::once(&"").chain(places) {
         if !place.is_empty() {
             page.eval::<()>(&format!("void (location.hash = {})", json!(place))).await.unwrap();
         }
         for (width, height) in [(1280, 800), (390, 844)] {
-            for dark in [false, true] {
+            for (dark, shade) in [(false, "light"), (true, "dark")] {
                 page.size(width, height).await.unwrap();
                 page.dark(dark).await.unwrap();
-                let picture = folder.path().join(format!("{}-{width}-{dark}.png", place.len()));
+                let part = place.trim_start_matches("#/");
+                let picture = folder.join(format!("{name}-{part}-{width}-{shade}.png"));
                 page.screenshot(&picture).await.unwrap();
                 assert!(std::fs::metadata(&picture).unwrap().len() > 5_000, "the page is empty");
                 let wide: u32 = page.eval("document.scrollingElement.scrollWidth").await.unwrap();
-                assert!(wide <= width, "{place} is {wide} wide in a window of {width}");
+                assert!(wide <= width, "{name} {place} is {wide} wide in a window of {width}");
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_does_not_get_on_says_so_and_how_much_runs_at_once_is_changed() {
+    let hub = Hub::start(spec(HubMode::Memory).set("MILEPOST_WORKER__STALL_AFTER", "1s")).unwrap();
+    let browser = Chromium::start().unwrap();
+    let mut page = signed_in(&browser, &hub, "operator").await;
+    let api = Api::new(&hub.gateways[0].url(), &hub.token("ada", "operator").unwrap());
+    let mut batch = wait_batch(&names("slow", 40), 8_000, 0);
+    batch["concurrency"] = json!(2);
+    api.submit(&batch).await;
+    page.wait("document.querySelector('[data-task] .status').dataset.status === 'stalled'").await.unwrap();
+    page.click("[data-task] a").await.unwrap();
+    wait_status(&mut page, "stalled").await;
+    page.wait(STALLED).await.unwrap();
+    looks_right(&mut page, "stalled", &[]).await;
+
+    page.click("[data-verb=concurrency]:not([hidden])").await.unwrap();
+    page.wait("document.querySelector('#confirm-number').value === '2'").await.unwrap();
+    page.fill("#confirm-number", "30").await.unwrap();
+    looks_right(&mut page, "question", &[]).await;
+    confirm(&mut page).await;
+    page.wait(
+        "document.querySelector('[data-verb=concurrency]').previousElementSibling.textContent === '30'",
+    )
+    .await
+    .unwrap();
+    wait_status(&mut page, "running").await;
+    assert!(complaints(&page).is_empty(), "{:#?}", complaints(&page));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_running_task_is_paused_resumed_and_after_a_question_cancelled() {
-    let hub = Hub::start(spec(HubMode::Memory).set("MILEPOST_ACTIONS__CALLS_PER_SECOND", "10")).unwrap();
+    let hub = Hub::start(spec(HubMode::Memory).set("MILEPOST_ACTIONS__CALLS_PER_SECOND", "4")).unwrap();
     let browser = Chromium::start().unwrap();
     let mut page = signed_in(&browser, &hub, "operator").await;
     choose(&mut page, "cordon", "").await;

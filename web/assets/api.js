@@ -77,6 +77,16 @@ export class Api {
     return this.#send("POST", `/tasks/${encodeURIComponent(id)}/${verb}`);
   }
 
+  /** Changes how many nodes are worked on at once; `null` for as many as the worker allows. */
+  concurrency(id, concurrency) {
+    return this.#send("POST", `/tasks/${encodeURIComponent(id)}/concurrency`, { concurrency });
+  }
+
+  /** Tries what failed again, as a further task. */
+  retry(id, key) {
+    return this.#send("POST", `/tasks/${encodeURIComponent(id)}/retry`, {}, { "Idempotency-Key": key });
+  }
+
   submit(action, body, key) {
     return this.#send("POST", `/nodes/batch/${action}`, body, { "Idempotency-Key": key });
   }

@@ -54,14 +54,21 @@ export function rowsOf(parameters) {
 
 const whole = (text) => (text === "" ? undefined : Number(text));
 
+/** The failure budget of a submit, or nothing when no limit is set. */
+function budgetOf({ failed, percent, consecutive, then }) {
+  if (failed === "" && percent === "" && consecutive === "") return undefined;
+  return { failed: whole(failed), percent: whole(percent), consecutive: whole(consecutive), then };
+}
+
 /** The body of a submit. */
-export function bodyOf({ cluster, nodes, action, rows, overwrite, reason, priority, concurrency }) {
+export function bodyOf({ cluster, nodes, action, rows, overwrite, reason, priority, concurrency, budget }) {
   return {
     cluster_name: cluster,
     node_names: nodes,
     reason: reason.trim() || undefined,
     priority: whole(priority),
     concurrency: whole(concurrency),
+    failure_budget: budgetOf(budget),
     ...parametersOf(action, rows, overwrite),
   };
 }
@@ -88,6 +95,7 @@ const FIELDS = [
   "reason",
   "priority",
   "concurrency",
+  "failure_budget",
   "labels",
   "keys",
   "taints",

@@ -7,6 +7,7 @@ const STATUS_WORDS = {
   queued: "Queued",
   running: "Running",
   paused: "Paused",
+  stalled: "Stalled",
   cancelling: "Cancelling",
   completed: "Completed",
   completed_with_errors: "Partly failed",

@@ -51,7 +51,9 @@ class Dashboard {
       api: this.#api,
       rateOf,
       mayChange: () => this.#session.mayChange,
+      user: () => this.#session.user,
       onForbidden,
+      onRetry: (task) => this.#submitted(task),
       onRepeat: (task, nodes) => this.#repeat(task, nodes),
     });
     this.submit = new SubmitPage({ api: this.#api, onForbidden, onDone: (task) => this.#submitted(task) });
@@ -175,6 +177,7 @@ class Dashboard {
   #event(event, before, gap) {
     const task = this.#store.get(event.task_id);
     if (event.task_id === this.panel.id) this.panel.onEvent(event, gap);
+    if (event.parent_id && event.parent_id === this.panel.id) this.panel.onRetryEvent(event);
     if (!before) this.#learning = this.#learning.then(() => this.#learn(event.task_id));
     if (isTerminal(event.status)) this.#announceEnd(task);
     else if (event.task_id === this.panel.id) this.#announceProgress(task);

@@ -19,6 +19,8 @@ const FIELDS = [
   "cancelled",
   "current_node",
   "error",
+  "message",
+  "stalled_since",
   "updated_at",
 ];
 const COUNTS = ["current", "succeeded", "failed", "skipped", "cancelled"];
@@ -29,6 +31,10 @@ export const isTerminal = (status) => TERMINAL.has(status);
 
 export const isFailed = (task) =>
   task.failed > 0 || task.status === "failed" || task.status === "completed_with_errors";
+
+/** Whether a worker holds the task and no item of it has finished for long. */
+export const isStalled = (task) =>
+  Boolean(task.stalled_since) && (task.status === "running" || task.status === "cancelling");
 
 export const pending = (task) => Math.max(0, task.total - task.current);
 
@@ -49,11 +55,31 @@ function forward(task, facts) {
   return { ...facts, ...Object.fromEntries(COUNTS.map((name) => [name, task[name]])) };
 }
 
+/** Names of the items that an event tells of as running. */
+const runningOf = (event) =>
+  (event.items ?? []).filter((item) => item.state === "running").map((item) => item.name);
+
 function ofEvent(event) {
   const task = {};
   for (const field of FIELDS) task[field] = event[field] ?? null;
   task.updated_at = event.timestamp ?? null;
+  task.parent_id = event.parent_id ?? null;
+  task.concurrency = event.concurrency ?? null;
+  // The sentence of another event is about the event, not about why the task has its status.
+  if (event.type !== "paused" && event.type !== "cancelling") task.message = null;
+  task.in_work = event.type === "stalled" ? runningOf(event) : null;
   return task;
+}
+
+/** What an event does not repeat: words that hold until another event changes them. */
+function kept(task, event, facts) {
+  return {
+    current_node: facts.current_node ?? task.current_node,
+    message: facts.message ?? (facts.status === task.status ? task.message : null),
+    in_work: facts.in_work ?? (facts.stalled_since ? task.in_work : null),
+    parent_id: facts.parent_id ?? task.parent_id,
+    concurrency: event.type === "concurrency_changed" ? facts.concurrency : task.concurrency,
+  };
 }
 
 /** Whether items ended that neither this event nor one before it named: events were missed, merged or shortened. */
@@ -75,7 +101,7 @@ export function foldEvent(task, event) {
   const gap = isGap(task, event);
   const facts = forward(task, ofEvent(event));
   return {
-    task: { ...task, ...facts, current_node: event.current_node ?? task.current_node },
+    task: { ...task, ...facts, ...kept(task, event, facts) },
     changed: true,
     gap,
   };
@@ -86,7 +112,9 @@ export function foldEvent(task, event) {
  * attempt without an event number is from the record: its status is at least as new as ours, its counts may be older.
  */
 export function mergeView(task, read) {
-  const view = { seq: 0, current_node: null, ...read };
+  const view = { seq: 0, current_node: null, message: null, concurrency: null, parent_id: null, ...read };
+  // The record does not know of stalls; a view with a number was seen live and does.
+  if (view.seq > 0) view.stalled_since ??= null;
   if (!task) return view;
   const words = { ...view, ...Object.fromEntries(FIELDS.map((field) => [field, task[field]])) };
   if (isTerminal(task.status)) return { ...task, ...words };
@@ -206,8 +234,9 @@ export function matches(task, filter, words) {
   if (filter === "active" && isTerminal(task.status)) return false;
   if (filter === "failed" && !isFailed(task)) return false;
   if (words === "") return true;
+  const marks = `${isStalled(task) ? "stalled" : ""} ${task.parent_id ? "retry" : ""}`;
   const where =
-    `${task.action} ${task.cluster} ${task.status} ${task.reason ?? ""} ${task.task_id}`.toLowerCase();
+    `${task.action} ${task.cluster} ${task.status} ${marks} ${task.reason ?? ""} ${task.task_id}`.toLowerCase();
   return words
     .toLowerCase()
     .split(/\s+/)

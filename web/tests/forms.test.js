@@ -16,6 +16,7 @@ const values = (more) => ({
   reason: " ",
   priority: "",
   concurrency: "",
+  budget: { failed: "", percent: "", consecutive: "", then: "pause" },
   ...more,
 });
 
@@ -49,6 +50,20 @@ test("what is left empty is left out of the body", () => {
   const sent = JSON.parse(JSON.stringify(bodyOf(values())));
   assert.deepEqual(sent, { cluster_name: "prod", node_names: ["a"] });
   assert.equal(bodyOf(values({ priority: "-5" })).priority, -5);
+});
+
+test("a failure budget is sent with the limits that are set, and a zero is one", () => {
+  const sent = (budget) =>
+    JSON.parse(JSON.stringify(bodyOf(values({ budget: { ...values().budget, ...budget } })))).failure_budget;
+  assert.equal(sent({ then: "abort" }), undefined);
+  assert.deepEqual(sent({ failed: "0" }), { failed: 0, then: "pause" });
+  assert.deepEqual(sent({ percent: "5", consecutive: "3", then: "abort" }), {
+    percent: 5,
+    consecutive: 3,
+    then: "abort",
+  });
+  assert.equal(fieldOf({ field: "failure_budget.percent", reason: "" }), "failure_budget");
+  assert.equal(wordsOf({ field: "failure_budget.percent", reason: "is too much" }), "percent is too much");
 });
 
 test("slips are found before the server is asked", () => {

@@ -10,6 +10,7 @@ const STATUS_ICONS = {
   pending: "queued",
   running: "play",
   paused: "pause",
+  stalled: "warn",
   cancelling: "stop",
   completed: "check",
   succeeded: "check",

@@ -4,7 +4,7 @@ import { arrange, attr, h, icon, show, text } from "../dom.js";
 import { actionWord } from "../draft.js";
 import { age, duration, moment, number, rate } from "../format.js";
 import { remaining } from "../pace.js";
-import { isTerminal, matches, pending, submittedAt } from "../store.js";
+import { isStalled, isTerminal, matches, pending, submittedAt } from "../store.js";
 import { Bar, StatusMark } from "./bar.js";
 import { choices } from "./parts.js";
 
@@ -15,6 +15,7 @@ class TaskRow {
   #parts = {
     action: h("b"),
     cluster: h("span.cut"),
+    retry: h("span.retry", { title: "A retry of another task" }, icon("retry"), "retry"),
     reason: h("div.reason.cut"),
     succeeded: h("span"),
     failed: h("span.failed"),
@@ -30,7 +31,7 @@ class TaskRow {
   constructor(id) {
     const p = this.#parts;
     const tally = h("div.tally", {}, p.succeeded, p.failed, p.skipped, p.narrowAmount, p.narrowLeft);
-    const what = h("div.what", {}, h("div.title", {}, p.action, p.cluster), p.reason);
+    const what = h("div.what", {}, h("div.title", {}, p.action, p.cluster, p.retry), p.reason);
     const marks = h("div.marks", {}, this.#bar.node, tally);
     this.link = h(
       "a.task",
@@ -52,11 +53,12 @@ class TaskRow {
     if (task === this.#shown) return;
     this.#shown = task;
     const p = this.#parts;
-    this.#status.update(task.status);
+    this.#status.update(isStalled(task) ? "stalled" : task.status);
     this.#bar.update(task);
+    show(p.retry, Boolean(task.parent_id));
     text(p.action, actionWord(task.action));
     text(p.cluster, task.cluster);
-    text(p.reason, task.error ?? task.reason ?? "");
+    text(p.reason, task.error ?? task.message ?? task.reason ?? "");
     text(p.succeeded, `${number(task.succeeded)} ok`);
     text(p.failed, task.failed > 0 ? `${number(task.failed)} failed` : "");
     text(p.skipped, task.skipped > 0 ? `${number(task.skipped)} skipped` : "");

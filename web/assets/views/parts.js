@@ -1,6 +1,6 @@
 // Small parts that several views share: choices, questions, toasts, and words for screen readers.
 
-import { h, icon, text } from "../dom.js";
+import { h, icon, show, text } from "../dom.js";
 import { sentence } from "../format.js";
 
 /** A row of radio buttons of which one holds. Gives back its node and a function that rewords a choice. */
@@ -26,8 +26,8 @@ export function choices(name, label, values, onChange) {
 
 const byId = (id) => document.getElementById(id);
 
-/** Asks before something is done. Resolves to whether the user said yes. */
-export function ask({ title, body, yes, danger = false }) {
+/** Opens the dialog with these words, and resolves once it is closed to whether the user said yes. */
+function open({ title, body, yes, danger = false }) {
   const dialog = byId("confirm");
   text(byId("confirm-title"), title);
   text(byId("confirm-text"), body);
@@ -38,6 +38,25 @@ export function ask({ title, body, yes, danger = false }) {
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
   });
+}
+
+/** Asks before something is done. Resolves to whether the user said yes. */
+export function ask(question) {
+  show(byId("confirm-field"), false);
+  byId("confirm-number").disabled = true;
+  return open(question);
+}
+
+/** Asks for a whole number, or none. Resolves to `{ value }`, or to nothing when the user did not say yes. */
+export async function askNumber(question) {
+  const { label, value, min, max } = question.number;
+  const input = byId("confirm-number");
+  text(byId("confirm-label"), label);
+  Object.assign(input, { disabled: false, min, max, value: value ?? "" });
+  show(byId("confirm-field"), true);
+  const answer = open(question);
+  input.select();
+  return (await answer) ? { value: input.value === "" ? null : Number(input.value) } : null;
 }
 
 const TOASTS_MAX = 3;

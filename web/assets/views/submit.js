@@ -4,6 +4,7 @@ import { newKey } from "../api.js";
 import { attr, h, icon, show, text } from "../dom.js";
 import { ACTIONS, bodyOf, faultsOf, fieldOf, rowsOf, wordsOf } from "../draft.js";
 import { plural } from "../format.js";
+import { BudgetFields } from "./budget.js";
 import { ParameterRows } from "./parameters.js";
 import { NodePicker } from "./picker.js";
 import { toast } from "./parts.js";
@@ -28,6 +29,7 @@ export class SubmitPage {
   #build() {
     this.picker = new NodePicker(() => this.#reword());
     this.rows = new ParameterRows();
+    this.budget = new BudgetFields();
     this.cluster = h("select", { id: "field-cluster_name" });
     this.cluster.addEventListener("change", () => {
       this.#cluster = this.cluster.value;
@@ -101,7 +103,15 @@ export class SubmitPage {
       this.#parametersField(),
       reason,
       h("div.pair", {}, priority, concurrency),
+      this.#budgetField(),
     ];
+  }
+
+  #budgetField() {
+    const fault = h("p.fault", { id: "fault-failure_budget", hidden: true });
+    this.#faults.set("failure_budget", { fault, control: this.budget.node });
+    const hint = h("p.hint", {}, "One failure more than any of these stops the batch; nodes in flight finish.");
+    return h("fieldset.field", {}, h("legend", {}, "Failures that are tolerated"), this.budget.node, fault, hint);
   }
 
   #actionField() {
@@ -177,6 +187,8 @@ export class SubmitPage {
     this.rows.choose(task.action, rowsOf(task.parameters));
     this.overwrite.checked = task.parameters?.overwrite === true;
     this.reason.value = task.reason ?? "";
+    this.concurrency.value = task.concurrency ?? "";
+    this.budget.choose(task.failure_budget);
     this.picker.selection.add(nodes);
   }
 
@@ -249,6 +261,7 @@ export class SubmitPage {
       reason: this.reason.value,
       priority: this.priority.value,
       concurrency: this.concurrency.value,
+      budget: this.budget.values(),
     };
   }
 
@@ -289,6 +302,7 @@ export class SubmitPage {
     this.picker.reset();
     this.reason.value = "";
     this.rows.clear();
+    this.budget.choose(null);
   }
 
   #setBusy(busy) {

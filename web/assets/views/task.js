@@ -1,41 +1,19 @@
 // The panel of one task: what it is, how far it is, its controls and its items.
 
+import { newKey } from "../api.js";
+import { CONTROLS, budgetWords, mayRetry, question, stallWords } from "../control.js";
 import { attr, h, icon, show, text } from "../dom.js";
 import { ACTIONS, actionWord } from "../draft.js";
-import { age, duration, moment, number, plural, rate, shortId } from "../format.js";
+import { age, duration, moment, number, plural, rate, sentence, shortId } from "../format.js";
 import { remaining } from "../pace.js";
-import { isTerminal, pending, submittedAt } from "../store.js";
+import { isStalled, isTerminal, pending, submittedAt } from "../store.js";
 import { Bar, StatusMark } from "./bar.js";
+import { Family } from "./family.js";
 import { ItemTable } from "./items.js";
-import { ask, toast } from "./parts.js";
+import { ask, askNumber, toast } from "./parts.js";
 
 const FAILED_PAGE = 1_000;
 const LEGEND = ["succeeded", "failed", "skipped", "cancelled"];
-const CONTROLS = {
-  pause: { icon: "pause", word: "Pause", on: ["queued", "running"] },
-  resume: { icon: "play", word: "Resume", on: ["paused"] },
-  cancel: { icon: "stop", word: "Cancel", on: ["queued", "running", "paused"] },
-};
-
-function question(verb, task) {
-  const left = plural(pending(task), "node");
-  const what = `${actionWord(task.action).toLowerCase()} on ${task.cluster}`;
-  return {
-    pause: {
-      title: `Pause ${what}?`,
-      body: `Nodes in flight finish. The other ${left} wait until somebody resumes.`,
-      yes: "Pause",
-    },
-    resume: { title: `Resume ${what}?`, body: `${left} to go.`, yes: "Resume" },
-    cancel: {
-      title: `Cancel ${what}?`,
-      body: `Nodes in flight finish, the rest of the ${left} to go is left as it is. What is done stays done. A cancelled task cannot be resumed.`,
-      yes: "Cancel task",
-      danger: true,
-    },
-  }[verb];
-}
-
 export class TaskPanel {
   #id = null;
   #status = new StatusMark();
@@ -43,14 +21,16 @@ export class TaskPanel {
   #legend = new Map();
   #controls = new Map();
   #facts = new Map();
+  #family = new Family();
   #busy = false;
 
   /**
-   * `rateOf(id)` gives items per second; `mayChange()` whether controls are offered; `onForbidden()` on a 403;
-   * `onRepeat(task, nodes)` when the user wants to do the same to the nodes that failed.
+   * `rateOf(id)` gives items per second; `mayChange()` whether controls are offered, `user()` to whom; `onForbidden()` on
+   * a 403; `onRetry(task)` with a retry that was made; `onRepeat(task, nodes)` when the user wants to submit something
+   * like it for the nodes that failed.
    */
-  constructor({ store, api, rateOf, mayChange, onForbidden, onRepeat }) {
-    Object.assign(this, { store, api, rateOf, mayChange, onForbidden, onRepeat });
+  constructor({ store, api, rateOf, mayChange, user, onForbidden, onRetry, onRepeat }) {
+    Object.assign(this, { store, api, rateOf, mayChange, user, onForbidden, onRetry, onRepeat });
     this.items = new ItemTable(api);
     this.#build();
   }
@@ -63,6 +43,8 @@ export class TaskPanel {
     this.title = h("h2", { tabindex: -1 });
     this.reason = h("p.reason");
     this.error = h("p.notice.bad", {}, icon("warn"), h("span"));
+    this.why = h("p.notice.warn", {}, icon("pause"), h("span"));
+    this.stall = h("p.notice.warn", {}, icon("warn"), h("span"));
     this.current = h("b");
     this.of = h("span.muted");
     this.pace = h("span.pace");
@@ -72,6 +54,9 @@ export class TaskPanel {
       this.#titleLine(),
       this.reason,
       this.error,
+      this.why,
+      this.stall,
+      this.#family.node,
       this.#progress(),
       this.#factList(),
     );
@@ -92,13 +77,24 @@ export class TaskPanel {
       this.#controls.set(verb, button);
       return button;
     });
-    this.again = h(
+    this.retry = h(
       "button",
-      { type: "button", onclick: () => this.#repeatFailed() },
+      { type: "button", "data-verb": "retry", onclick: () => this.#retryFailed() },
       icon("retry"),
       "Retry failed",
     );
-    buttons.push(this.again);
+    this.again = h(
+      "button",
+      {
+        type: "button",
+        "data-verb": "edit",
+        title: "A new batch for the nodes that failed, to be changed first",
+        onclick: () => this.#repeatFailed(),
+      },
+      icon("copy"),
+      "Edit and retry",
+    );
+    buttons.push(this.retry, this.again);
     const close = h(
       "a.button.quiet.square.close",
       { href: "#/", "aria-label": "Back to all tasks", title: "Close (Esc)" },
@@ -138,7 +134,8 @@ export class TaskPanel {
       "Id",
       "Attempt",
       "Priority",
-      "Concurrency",
+      "Nodes at once",
+      "Failure budget",
       "Worker",
       "Parameters",
       "Last node",
@@ -148,6 +145,13 @@ export class TaskPanel {
       this.factList.append(this.#facts.get(name).row);
     }
     this.#facts.get("Id").value.append(this.copy);
+    this.atOnce = h("span");
+    this.change = h(
+      "button.link",
+      { type: "button", "data-verb": "concurrency", onclick: () => this.#changeConcurrency() },
+      "Change",
+    );
+    this.#facts.get("Nodes at once").value.append(this.atOnce, this.change);
     return this.factList;
   }
 
@@ -197,8 +201,9 @@ export class TaskPanel {
     show(this.body, Boolean(task));
     if (!task) return;
     text(this.title, `${actionWord(task.action)} · ${task.cluster}`);
-    this.#status.update(task.status);
+    this.#status.update(isStalled(task) ? "stalled" : task.status);
     this.#bar.update(task);
+    this.#family.update(task);
     this.#renderWords(task);
     this.#renderCounts(task);
     this.#renderFacts(task);
@@ -212,6 +217,10 @@ export class TaskPanel {
     show(this.reason, Boolean(task.reason));
     text(this.error.lastElementChild, task.error ?? "");
     show(this.error, Boolean(task.error));
+    const why = isTerminal(task.status) ? null : task.message;
+    text(this.why.lastElementChild, sentence(why ?? ""));
+    show(this.why, Boolean(why));
+    show(this.stall, isStalled(task));
   }
 
   #renderCounts(task) {
@@ -231,7 +240,7 @@ export class TaskPanel {
       Took: took(task),
       Attempt: task.attempt > 1 ? number(task.attempt) : null,
       Priority: task.priority ? number(task.priority) : null,
-      Concurrency: task.concurrency ? number(task.concurrency) : null,
+      "Failure budget": budgetWords(task.failure_budget),
       Worker: task.worker,
     };
     for (const [name, value] of Object.entries(facts)) {
@@ -240,6 +249,10 @@ export class TaskPanel {
       show(fact.row, Boolean(value));
     }
     text(this.copy, shortId(task.task_id));
+    const open = !isTerminal(task.status);
+    text(this.atOnce, task.concurrency ? number(task.concurrency) : "worker’s default");
+    show(this.#facts.get("Nodes at once").row, open || Boolean(task.concurrency));
+    show(this.change, open && this.mayChange());
   }
 
   #renderControls(task) {
@@ -247,11 +260,10 @@ export class TaskPanel {
       show(button, this.mayChange() && CONTROLS[verb].on.includes(task.status));
       if (button.disabled !== this.#busy) button.disabled = this.#busy;
     }
-    show(
-      this.again,
-      this.mayChange() && isTerminal(task.status) && task.failed > 0 && task.action in ACTIONS,
-    );
-    this.again.disabled = this.#busy;
+    show(this.retry, this.mayChange() && mayRetry(task, this.user()));
+    const editable = isTerminal(task.status) && task.failed > 0 && task.action in ACTIONS;
+    show(this.again, this.mayChange() && editable);
+    for (const button of [this.retry, this.again, this.change]) button.disabled = this.#busy;
   }
 
   /** Refreshes what changes with time alone. */
@@ -263,6 +275,7 @@ export class TaskPanel {
     text(this.#facts.get("Submitted").value, ago === "now" ? "just now" : `${ago} ago`);
     attr(this.#facts.get("Submitted").value, "title", moment(submitted));
     text(this.pace, paceWords(task, this.rateOf(task.task_id)));
+    if (isStalled(task)) text(this.stall.lastElementChild, stallWords(task, now));
   }
 
   /** Lays an event of the shown task over its items. What only the record says of an end is read from there. */
@@ -271,11 +284,32 @@ export class TaskPanel {
     if (isTerminal(event.status)) this.refresh();
   }
 
+  /** A retry of the shown task began or ended. */
+  onRetryEvent(event) {
+    if (isTerminal(event.status) || event.type === "queued" || event.type === "started") this.refresh();
+  }
+
   async #control(verb) {
     const task = this.store.get(this.#id);
     if (!(await ask(question(verb, task)))) return;
     await this.#doing(async () => this.store.merge(await this.api.control(task.task_id, verb)));
     await this.refresh();
+  }
+
+  async #changeConcurrency() {
+    const task = this.store.get(this.#id);
+    const answer = await askNumber(question("concurrency", task));
+    if (!answer) return;
+    await this.#doing(async () =>
+      this.store.merge(await this.api.concurrency(task.task_id, answer.value)),
+    );
+  }
+
+  /** The key lives as long as the question: the same answer sent twice is one retry. */
+  async #retryFailed() {
+    const task = this.store.get(this.#id);
+    if (!(await ask(question("retry", task)))) return;
+    await this.#doing(async () => this.onRetry(await this.api.retry(task.task_id, newKey())));
   }
 
   async #repeatFailed() {
