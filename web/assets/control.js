@@ -38,7 +38,7 @@ export function question(verb, task) {
       yes: "Retry failed",
     },
     concurrency: {
-      title: "Nodes at once",
+      title: "How many nodes at once?",
       body: "Takes effect within a second. Nodes in flight finish. Empty is as many as the worker allows.",
       yes: "Change",
       number: { label: "Nodes at once", value: task.concurrency ?? null, min: 1, max: CONCURRENCY_MAX },
