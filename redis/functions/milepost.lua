@@ -1,9 +1,9 @@
-#!lua name=milepost_v1
+#!lua name=milepost_v2
 
 -- What Milepost does in Redis in one step: publish with the fence, begin and follow a stream, and end dispatch tokens.
 --
 -- The library and its functions carry a version in their names, because all replicas share one name space: a change of
--- meaning takes a new number (`milepost_v2`, `mp2_...`) beside the old one, so that old and new replicas run side by
+-- meaning takes a new number (`milepost_v3`, `mp3_...`) beside the old one, so that old and new replicas run side by
 -- side. Every key is declared. Nothing here blocks. The keys are described in `redis/KEYS.md`.
 
 -- Whether the entry id `a` ("ms-n") is after `b`.
@@ -42,14 +42,35 @@ local function open(stream, state, candidate, ttl)
   return epoch, last
 end
 
--- Keys: stream, epoch, task, doorbell channel.
+-- Keeps events with results for the attempt after, from the first one on whose results may not be recorded: a small
+-- stream whose ids are `attempt-seq`. When it cannot be written, because it holds what is not ours, the results are not
+-- kept and their items run again; that must not fail the event.
+local function keep_results(results, args, kept_before)
+  if args[4] == '1' then
+    redis.call('UNLINK', results)
+    return
+  end
+  local from = args[1] .. '-' .. args[12]
+  if args[12] ~= '' and from ~= kept_before then
+    redis.pcall('XTRIM', results, 'MINID', from)
+    if redis.pcall('XLEN', results) == 0 then redis.call('UNLINK', results) end
+  end
+  if args[13] == '1' then
+    redis.pcall('XADD', results, 'MAXLEN', '~', args[14], args[1] .. '-' .. args[2], 'd', args[5])
+    redis.call('PEXPIRE', results, args[11])
+  end
+end
+
+-- Keys: stream, epoch, task, doorbell channel, results of the task.
 -- Args: attempt, seq, task id, terminal (0 or 1), event, the event without items, candidate epoch, entries kept,
---       age kept in ms, ttl of the stream in ms, ttl of the task in ms.
+--       age kept in ms, ttl of the stream in ms, ttl of the task in ms, number of the first event of this attempt whose
+--       results may not be recorded ('' when that is not known), whether this event has results (0 or 1), events with
+--       results kept.
 -- Gives {'appended', epoch, id}, {'repeat'} or {'fenced', attempt}.
 local function publish(keys, args)
   local stream, state, task, channel = keys[1], keys[2], keys[3], keys[4]
   local attempt, seq = tonumber(args[1]), tonumber(args[2])
-  local known = redis.call('HMGET', task, 'attempt', 'seq')
+  local known = redis.call('HMGET', task, 'attempt', 'seq', 'kept')
   if known[1] then
     local holder = tonumber(known[1])
     if attempt < holder then return {'fenced', known[1]} end
@@ -64,7 +85,9 @@ local function publish(keys, args)
   redis.call('HSET', state, 'last', id)
   keep(stream, state, args[10])
   redis.call('HSET', task, 'attempt', args[1], 'seq', args[2], 'live', args[6])
+  if args[12] ~= '' then redis.call('HSET', task, 'kept', args[1] .. '-' .. args[12]) end
   redis.call('PEXPIRE', task, args[11])
+  keep_results(keys[5], args, known[3])
   redis.call('SPUBLISH', channel, id)
   return {'appended', epoch, id}
 end
@@ -135,13 +158,16 @@ local function forget(keys, args)
 end
 
 -- Keys: dispatch stream. Args: group, consumer, entry id.
--- Ends a token for good. A token that has passed to another consumer is left alone: XACK alone would not look.
+-- Ends a token for good. A token that has passed to another consumer is left alone: XACK alone would not look. Gives 1
+-- for a token that was ended, 0 for one that is not this consumer's, -1 when there is no such group any more.
 local function ack(keys, args)
   local stream, group, consumer, id = keys[1], args[1], args[2], args[3]
   local mine = redis.pcall('XPENDING', stream, group, id, id, 1, consumer)
-  if mine.err or #mine == 0 then return 0 end
+  if mine.err then return -1 end
+  if #mine == 0 then return 0 end
   redis.call('XACK', stream, group, id)
-  return redis.call('XDEL', stream, id)
+  redis.call('XDEL', stream, id)
+  return 1
 end
 
 -- Keys: dispatch stream. Args: group, consumer. Puts the consumer's tokens back as new ones and removes it.
@@ -183,13 +209,13 @@ local function reap(keys, args)
 end
 
 -- `allow-oom` marks what must go on when memory is full, so that the system can drain itself. Publishing may not.
-redis.register_function{function_name = 'mp1_publish', callback = publish}
-redis.register_function{function_name = 'mp1_head', callback = head, flags = {'allow-oom'}}
-redis.register_function{function_name = 'mp1_follow', callback = follow, flags = {'allow-oom'}}
-redis.register_function{function_name = 'mp1_unfollow', callback = unfollow, flags = {'allow-oom'}}
-redis.register_function{function_name = 'mp1_lease', callback = lease, flags = {'allow-oom'}}
-redis.register_function{function_name = 'mp1_lapsed', callback = lapsed, flags = {'no-writes'}}
-redis.register_function{function_name = 'mp1_forget', callback = forget, flags = {'allow-oom'}}
-redis.register_function{function_name = 'mp1_ack', callback = ack, flags = {'allow-oom'}}
-redis.register_function{function_name = 'mp1_leave', callback = leave, flags = {'allow-oom'}}
-redis.register_function{function_name = 'mp1_reap', callback = reap, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp2_publish', callback = publish}
+redis.register_function{function_name = 'mp2_head', callback = head, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp2_follow', callback = follow, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp2_unfollow', callback = unfollow, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp2_lease', callback = lease, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp2_lapsed', callback = lapsed, flags = {'no-writes'}}
+redis.register_function{function_name = 'mp2_forget', callback = forget, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp2_ack', callback = ack, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp2_leave', callback = leave, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp2_reap', callback = reap, flags = {'allow-oom'}}

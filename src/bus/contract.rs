@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod canary;
 mod following;
+mod keeping;
 mod probe;
 mod publishing;
 mod replaying;
@@ -56,6 +57,14 @@ pub async fn holds(fixture: &dyn Fixture) {
     publishing::a_refused_event_is_seen_by_nobody(fixture).await;
     publishing::live_gives_the_newest_event_without_items(fixture).await;
     publishing::live_knows_only_what_was_published(fixture).await;
+
+    keeping::the_next_attempt_is_given_what_was_told(fixture).await;
+    keeping::what_is_recorded_is_not_given(fixture).await;
+    keeping::only_older_attempts_are_given(fixture).await;
+    keeping::a_fenced_attempt_adds_no_result(fixture).await;
+    keeping::results_of_tasks_and_users_are_apart(fixture).await;
+    keeping::of_a_task_that_is_over_nothing_is_kept(fixture).await;
+    keeping::a_long_outage_of_the_record_fits(fixture).await;
 
     replaying::a_new_user_has_an_empty_stream(fixture).await;
     replaying::every_replica_names_the_same_head(fixture).await;

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use self::stream::{Limits, Stream};
 use super::{BusError, Entry, Feed, Following, Health, Inbox, Loss, Published, Publisher, Replay};
 use crate::config::BusConfig;
-use crate::task::{Event, Position, TaskId, UserId};
+use crate::task::{Attempt, Event, ItemResult, Position, Seq, TaskId, UserId};
 
 /// Longest pause between looks for idle streams.
 const SWEEP_MAX: Duration = Duration::from_secs(60);
@@ -181,7 +181,12 @@ impl Delivery {
 
 #[async_trait]
 impl Publisher for MemoryBus {
-    async fn publish(&self, user: &UserId, event: &Event) -> Result<Published, BusError> {
+    async fn report(
+        &self,
+        user: &UserId,
+        event: &Event,
+        recorded: Option<Seq>,
+    ) -> Result<Published, BusError> {
         let body = serde_json::to_vec(event)
             .map_err(|error| BusError::Unavailable { doing: "writing an event", source: error.into() })?;
         let now = Instant::now();
@@ -189,10 +194,21 @@ impl Publisher for MemoryBus {
             let mut state = self.shared.lock();
             state.sweep(&self.shared.limits, now);
             let stream = &mut state.channel(user, now).stream;
-            stream.append(event, Bytes::from(body), &self.shared.limits, now)?
+            stream.append(event, recorded, Bytes::from(body), &self.shared.limits, now)?
         };
         self.shared.hand_out(user);
         Ok(published)
+    }
+
+    async fn unrecorded(
+        &self,
+        user: &UserId,
+        task: TaskId,
+        attempt: Attempt,
+    ) -> Result<Vec<ItemResult>, BusError> {
+        let state = self.shared.lock();
+        let channel = state.channels.get(user);
+        Ok(channel.map_or_else(Vec::new, |channel| channel.stream.unrecorded(task, attempt)))
     }
 }
 
@@ -305,7 +321,7 @@ mod tests {
         let inbox = contract::Collector::new();
         let _following = bus.follow(&followed, inbox).await.unwrap();
         for user in [&idle, &followed] {
-            bus.publish(user, &progress(TaskId::generate(), 1, 1)).await.unwrap();
+            bus.publish(user, &contract::terminal(TaskId::generate(), 1, 1)).await.unwrap();
         }
         tokio::time::advance(Duration::from_secs(11)).await;
         bus.publish(&user("other"), &progress(TaskId::generate(), 1, 1)).await.unwrap();

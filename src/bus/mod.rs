@@ -13,6 +13,7 @@ pub mod postgres;
 pub mod redis;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,7 +23,7 @@ pub use memory::MemoryBus;
 pub use postgres::{PostgresFeed, PostgresPublisher};
 
 use crate::BoxError;
-use crate::task::{Attempt, EntryId, Event, Position, Seq, TaskId, UserId};
+use crate::task::{Attempt, EntryId, Event, ItemResult, Position, Seq, TaskId, UserId};
 
 /// Why a bus call failed. A variant exists only where a caller acts differently.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,16 @@ pub enum BusError {
     Fenced {
         /// The attempt that may publish.
         current: Attempt,
+    },
+    /// Something that is not ours lies where the user's stream belongs. Trying again does not help; once it is gone a new
+    /// stream begins, and its readers get a snapshot.
+    #[error("the user's stream is taken by something else, found while {doing}")]
+    Taken {
+        /// What was tried.
+        doing: &'static str,
+        /// The backend's own error.
+        #[source]
+        source: BoxError,
     },
     /// The backend cannot be reached or answered too late. The outcome is unknown: publish the same event again.
     #[error("the progress bus is unavailable while {doing}")]
@@ -62,8 +73,36 @@ pub trait Publisher: Send + Sync + 'static {
     /// not newer is [`Published::Repeat`]. So publishing the same event again is always safe.
     ///
     /// Cancel-safe: a dropped call has published or has not, as with any lost reply.
-    async fn publish(&self, user: &UserId, event: &Event) -> Result<Published, BusError>;
+    async fn publish(&self, user: &UserId, event: &Event) -> Result<Published, BusError> {
+        self.report(user, event, None).await
+    }
+
+    /// Publishes, and keeps the results in the event for the attempt after this one, until they are known to be recorded
+    /// or the task is over.
+    ///
+    /// With `recorded`, all results of older attempts, and those in events of this attempt up to that number, are in the
+    /// record; `Some(Seq(0))` says it of older attempts alone. `None` says nothing. Cancel-safe as [`Self::publish`].
+    async fn report(
+        &self,
+        user: &UserId,
+        event: &Event,
+        recorded: Option<Seq>,
+    ) -> Result<Published, BusError>;
+
+    /// Results that attempts older than `attempt` told of and that are not known to be recorded, in the order they were
+    /// told. Some may be in the record all the same, and some may be lost with the stream; none is invented.
+    ///
+    /// Ask after the first event of `attempt` is in the stream: from then on no older attempt adds any. Cancel-safe.
+    async fn unrecorded(
+        &self,
+        user: &UserId,
+        task: TaskId,
+        attempt: Attempt,
+    ) -> Result<Vec<ItemResult>, BusError>;
 }
+
+/// How long the fence of a task that is not over is kept after its last event. The record has its own, which never ends.
+const FENCE_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// An event in a stream, ready to be framed.
 #[derive(Debug, Clone)]

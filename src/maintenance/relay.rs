@@ -3,7 +3,7 @@
 //! Rows go out in the order of their commit, and none overtakes an older one of the same user: a user whose event cannot
 //! be published waits for the next run, and holds up nobody else. When that happens to a few users in a row the bus is
 //! taken to be away, and the run ends. An event that the bus has already, or that a newer attempt shut out, counts as
-//! published.
+//! published; so does one of a user whose stream is taken by something else: when that is gone readers get a snapshot.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -90,6 +90,10 @@ impl Relay {
         let reply = timeout(PUBLISH_DEADLINE, self.publisher.publish(&row.owner, &row.event)).await;
         match reply {
             Ok(Ok(_) | Err(BusError::Fenced { .. })) => Ok(()),
+            Ok(Err(error @ BusError::Taken { .. })) => {
+                tracing::warn!(%error, user.id = %row.owner, "the end of a task cannot be told");
+                Ok(())
+            }
             Ok(Err(error)) => Err(error),
             Err(late) => Err(BusError::Unavailable { doing: "relaying", source: Box::new(late) }),
         }

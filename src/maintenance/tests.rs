@@ -15,8 +15,8 @@ use crate::config::BusConfig;
 use crate::dispatch::{MemoryDispatch, TokenSource};
 use crate::store::{ClaimRules, ClaimStore, Fence, MemoryStore, NewTask, TaskStore};
 use crate::task::{
-    Draft, Effect, Event, EventKind, ItemOutcome, ItemResult, ReplicaId, Seq, Status, TaskId, TaskSpec,
-    UserId,
+    Attempt, Draft, Effect, Event, EventKind, ItemOutcome, ItemResult, ReplicaId, Seq, Status, TaskId,
+    TaskSpec, UserId,
 };
 use crate::telemetry::metrics::{Kind, Outcome};
 
@@ -33,18 +33,36 @@ struct TestBus {
     bus: MemoryBus,
     away: AtomicU32,
     refused: Mutex<Option<UserId>>,
+    taken: Mutex<Option<UserId>>,
     asked: Mutex<Vec<TaskId>>,
 }
 
 #[async_trait]
 impl Publisher for TestBus {
-    async fn publish(&self, user: &UserId, event: &Event) -> Result<Published, BusError> {
+    async fn report(
+        &self,
+        user: &UserId,
+        event: &Event,
+        recorded: Option<Seq>,
+    ) -> Result<Published, BusError> {
         self.asked.lock().unwrap().push(event.task_id);
         let away = self.away.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
         if away || self.refused.lock().unwrap().as_ref() == Some(user) {
             return Err(BusError::Unavailable { doing: "publishing", source: "cut".into() });
         }
-        self.bus.publish(user, event).await
+        if self.taken.lock().unwrap().as_ref() == Some(user) {
+            return Err(BusError::Taken { doing: "publishing", source: "a key of another type".into() });
+        }
+        self.bus.report(user, event, recorded).await
+    }
+
+    async fn unrecorded(
+        &self,
+        user: &UserId,
+        task: TaskId,
+        attempt: Attempt,
+    ) -> Result<Vec<ItemResult>, BusError> {
+        self.bus.unrecorded(user, task, attempt).await
     }
 }
 
@@ -74,7 +92,7 @@ impl Rig {
         let store = Arc::new(MemoryStore::new(Arc::new(TestClock(Instant::now()))));
         let bus = MemoryBus::new(&BusConfig::default());
         let (away, refused, asked) = (AtomicU32::new(0), Mutex::default(), Mutex::default());
-        let bus = Arc::new(TestBus { bus, away, refused, asked });
+        let bus = Arc::new(TestBus { bus, away, refused, taken: Mutex::default(), asked });
         let rig = Self {
             store,
             bus,

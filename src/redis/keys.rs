@@ -91,6 +91,12 @@ impl Keys {
         format!("{}:{}:u:{user}:task:{task}", self.prefix, Shard::of(user))
     }
 
+    /// The results of a task of `user` that may not be recorded.
+    #[must_use]
+    pub fn results(&self, user: &UserId, task: TaskId) -> String {
+        format!("{}:results", self.task(user, task))
+    }
+
     /// The doorbell channel of a user.
     #[must_use]
     pub fn doorbell(&self, user: &UserId) -> String {
@@ -171,7 +177,8 @@ mod tests {
         let (keys, alice) = (Keys::new("mp").unwrap(), user("alice"));
         let tag = Shard::of(&alice).to_string();
         let task = TaskId::generate();
-        for key in [keys.events(&alice), keys.epoch(&alice), keys.task(&alice, task), keys.doorbell(&alice)] {
+        let (events, epoch, doorbell) = (keys.events(&alice), keys.epoch(&alice), keys.doorbell(&alice));
+        for key in [events, epoch, keys.task(&alice, task), keys.results(&alice, task), doorbell] {
             assert!(key.starts_with(&format!("mp:{tag}:")), "{key}");
         }
         assert!(keys.groups(Shard::of(&alice), "gw-1").contains(&tag));

@@ -10,7 +10,7 @@ use super::connection::{CallError, Redis};
 use super::errors::Reaction;
 
 /// Name of the library. Changed meaning takes a new number.
-pub const LIBRARY: &str = "milepost_v1";
+pub const LIBRARY: &str = "milepost_v2";
 
 /// Source of the library.
 const SOURCE: &str = include_str!("../../redis/functions/milepost.lua");
@@ -43,16 +43,16 @@ pub enum Call {
 impl Call {
     fn name(self) -> &'static str {
         match self {
-            Self::Publish => "mp1_publish",
-            Self::Head => "mp1_head",
-            Self::Follow => "mp1_follow",
-            Self::Unfollow => "mp1_unfollow",
-            Self::Lease => "mp1_lease",
-            Self::Lapsed => "mp1_lapsed",
-            Self::Forget => "mp1_forget",
-            Self::Ack => "mp1_ack",
-            Self::Leave => "mp1_leave",
-            Self::Reap => "mp1_reap",
+            Self::Publish => "mp2_publish",
+            Self::Head => "mp2_head",
+            Self::Follow => "mp2_follow",
+            Self::Unfollow => "mp2_unfollow",
+            Self::Lease => "mp2_lease",
+            Self::Lapsed => "mp2_lapsed",
+            Self::Forget => "mp2_forget",
+            Self::Ack => "mp2_ack",
+            Self::Leave => "mp2_leave",
+            Self::Reap => "mp2_reap",
         }
     }
 

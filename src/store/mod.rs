@@ -303,6 +303,10 @@ pub trait ClaimStore: Outbox {
     /// ends.
     async fn claim(&self, worker: &ReplicaId, rules: &ClaimRules) -> Result<Option<Claim>, StoreError>;
 
+    /// How long until the first lease of a held task ends that may then be claimed: zero when one has, `None` when none is
+    /// held.
+    async fn next_lapse(&self) -> Result<Option<Duration>, StoreError>;
+
     /// Renews all leases of a worker in one call, and tells of each, in order. A paused task is held until it is handed
     /// over, so that the worker learns of the pause.
     async fn renew(&self, held: &[Fence], lease: Duration) -> Result<Vec<Renewal>, StoreError>;

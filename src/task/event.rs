@@ -7,7 +7,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, ClusterName, Counts, Effect, ItemName, ItemResult, ItemState, Seq, Status, TaskId};
+use super::{
+    Attempt, ClusterName, Counts, Effect, ItemName, ItemOutcome, ItemResult, ItemState, Seq, Status, TaskId,
+};
 
 /// What an event says. `Complete` and `Error` are terminal; `status` says which end it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,6 +71,29 @@ pub struct ItemChange {
     /// When the item ended, in microseconds since the Unix epoch by the worker's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_us: Option<i64>,
+    /// For one that ended: how often it was run in this attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries: Option<u16>,
+}
+
+impl ItemChange {
+    /// The result that this change tells of; `None` for one that is no end.
+    ///
+    /// It is the result as it was, but for its time, which is told in microseconds: as fine as any record keeps it.
+    #[must_use]
+    pub fn result(&self) -> Option<ItemResult> {
+        let message = || self.error.clone().unwrap_or_default();
+        let outcome = match self.state {
+            ItemState::Pending | ItemState::Running => return None,
+            ItemState::Succeeded => ItemOutcome::Succeeded { effect: self.effect.unwrap_or(Effect::Changed) },
+            ItemState::Failed => ItemOutcome::failed(message()),
+            ItemState::Skipped => ItemOutcome::skipped(message()),
+            ItemState::Cancelled => ItemOutcome::Cancelled,
+        };
+        let finished_at = Timestamp::from_microsecond(self.done_us?).ok()?;
+        let tries = self.tries.unwrap_or(1);
+        Some(ItemResult { index: self.index, name: self.name.clone(), outcome, tries, finished_at })
+    }
 }
 
 impl From<&ItemResult> for ItemChange {
@@ -80,6 +105,7 @@ impl From<&ItemResult> for ItemChange {
             effect: result.outcome.effect(),
             error: result.outcome.message().map(str::to_owned),
             done_us: Some(result.finished_at.as_microsecond()),
+            tries: Some(result.tries),
         }
     }
 }
@@ -147,6 +173,17 @@ impl Event {
         self.status.is_terminal()
     }
 
+    /// The results it tells of.
+    pub fn results(&self) -> impl Iterator<Item = ItemResult> {
+        self.items.iter().filter_map(ItemChange::result)
+    }
+
+    /// Whether it tells of any result.
+    #[must_use]
+    pub fn has_results(&self) -> bool {
+        self.items.iter().any(|item| item.done_us.is_some())
+    }
+
     /// Sets the counts and the numbers that follow from them.
     pub fn set_counts(&mut self, counts: Counts) {
         self.counts = counts;
@@ -158,6 +195,24 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_result_is_the_same_after_the_way_through_an_event() {
+        let outcomes = [
+            ItemOutcome::Succeeded { effect: Effect::Already },
+            ItemOutcome::failed("x".repeat(crate::task::item::ITEM_MESSAGE_LEN_MAX + 7)),
+            ItemOutcome::skipped("a control plane"),
+            ItemOutcome::Cancelled,
+        ];
+        for (index, outcome) in (0..).zip(outcomes) {
+            let finished_at = Timestamp::from_microsecond(1_763_884_801_455_123).unwrap();
+            let name = ItemName::new(format!("node-{index}")).unwrap();
+            let result = ItemResult { index, name, outcome, tries: 3, finished_at };
+            let json = serde_json::to_string(&ItemChange::from(&result)).unwrap();
+            let read: ItemChange = serde_json::from_str(&json).unwrap();
+            assert_eq!(read.result(), Some(result));
+        }
+    }
 
     #[test]
     fn unknown_kinds_and_fields_of_a_newer_release_are_read() {

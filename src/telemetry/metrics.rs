@@ -110,6 +110,8 @@ pub struct Metrics {
     pub tasks_held: Gauge,
     /// Writes refused because another attempt holds the task, by `write`. See [`Metrics::count_fenced`].
     pub fenced_writes: Family<Write, Counter>,
+    /// Results that a new attempt found on the bus and recorded, instead of running their items again.
+    pub results_inherited: Counter,
     /// Events published to the bus.
     pub events_published: Counter,
     /// Failed publishes, which are tried again.
@@ -157,6 +159,11 @@ impl Metrics {
                 r,
                 "fenced_writes",
                 "Writes refused because another attempt holds the task",
+            ),
+            results_inherited: counter(
+                r,
+                "results_inherited",
+                "Results of a dead worker that its successor found on the bus and recorded",
             ),
             events_published: counter(r, "events_published", "Events published to the bus"),
             publish_errors: counter(r, "publish_errors", "Failed publishes, which are tried again"),

@@ -1,19 +1,21 @@
 //! Claims tasks while this process has room for them, and sees them out when it stops.
 //!
 //! A claim that found something is followed by another at once; one that found nothing is followed by the next wake-up,
-//! the next task that ends here, or the next poll, whichever is first. Not here: what is run ([`super::runner`]).
+//! the next task that ends here, the next poll, or the moment when the first lease of anybody ends, whichever is first. So
+//! the task of a dead worker is taken over when its lease ends, and not at the poll after. Not here: what is run ([`super::runner`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::Shared;
 use super::backoff::{Backoff, jittered};
 use super::lease::Order;
+use super::recorder::STORE_DEADLINE;
 use super::runner::Runner;
 use super::tokens::Ring;
 use crate::lifecycle::Lifecycle;
@@ -21,6 +23,10 @@ use crate::store::{Claim, ClaimRules, Fence, StoreError};
 
 /// Longest wait for a claim. Statements have shorter deadlines of their own; one cut here waits for its lease to end.
 const CLAIM_DEADLINE: Duration = Duration::from_secs(15);
+/// After the end of a lease, so that not every idle worker looks in the same moment: up to this.
+const LAPSE_SPREAD: Duration = Duration::from_millis(100);
+/// Pause while a task is lapsed that cannot be claimed, such as one on a full cluster.
+const LAPSED_PAUSE: Duration = Duration::from_millis(250);
 
 /// The claiming loop of one process.
 pub(super) struct Claimer {
@@ -29,6 +35,8 @@ pub(super) struct Claimer {
     pub(super) rings: mpsc::Receiver<Ring>,
     /// Wake-ups that no claim has answered yet.
     pub(super) unanswered: Vec<Ring>,
+    /// When to look again although nobody rang.
+    pub(super) look_at: Instant,
 }
 
 impl Claimer {
@@ -113,11 +121,29 @@ impl Claimer {
 
     /// Waits for a reason to look again.
     async fn wait(&mut self) {
+        if self.look_at <= Instant::now() {
+            self.look_at = Instant::now() + self.until_look().await;
+        }
         tokio::select! {
             () = self.life.soft().cancelled() => {}
             Some(ring) = self.rings.recv() => self.unanswered.push(ring),
             () = self.worker.freed.notified() => {}
-            () = sleep(jittered(self.worker.parts.config.poll_interval)) => {}
+            () = sleep_until(self.look_at) => {}
+        }
+    }
+
+    /// Until the next poll, or until a lease may end. A lease taken while we wait ends after the length of one.
+    async fn until_look(&self) -> Duration {
+        let parts = &self.worker.parts;
+        let poll = jittered(parts.config.poll_interval);
+        match timeout(STORE_DEADLINE, parts.store.next_lapse()).await {
+            Ok(Ok(Some(Duration::ZERO))) => poll.min(LAPSED_PAUSE),
+            Ok(Ok(left)) => poll.min(left.unwrap_or(parts.config.lease) + jittered(LAPSE_SPREAD)),
+            Ok(Err(error)) => {
+                self.worker.record.failed(&error);
+                poll
+            }
+            Err(_) => poll,
         }
     }
 

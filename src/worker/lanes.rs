@@ -75,7 +75,9 @@ impl Lanes {
             let finished_at = self.worker.parts.clock.now();
             if let Some(outcome) = ran.outcome {
                 taken.item = None;
-                self.reporter.finished(ItemResult { index, name, outcome, tries: ran.tries, finished_at });
+                let result = ItemResult { index, name, outcome, tries: ran.tries, finished_at };
+                let number = self.reporter.finished(result);
+                self.reporter.safe(number, self.worker.parts.config.record_interval).await;
             }
             drop(taken);
             // Items that never wait would otherwise keep the publisher and the leases from their turn.

@@ -296,6 +296,9 @@ mod tests {
         async fn claim(&self, _: &ReplicaId, _: &ClaimRules) -> Result<Option<Claim>, StoreError> {
             Ok(None)
         }
+        async fn next_lapse(&self) -> Result<Option<Duration>, StoreError> {
+            Ok(None)
+        }
         async fn renew(&self, held: &[Fence], _: Duration) -> Result<Vec<Renewal>, StoreError> {
             lock(&self.calls).push(held.len());
             let answer = *lock(&self.answer);

@@ -23,6 +23,7 @@ mod recorder;
 mod reporter;
 mod runner;
 mod stall;
+mod takeover;
 mod tokens;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod tests;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::action::Actions;
@@ -78,7 +80,8 @@ pub fn run(parts: Parts, life: &Lifecycle) {
     let until = idle.clone();
     life.spawn("leases", async move { leases.run(store, until).await });
     life.spawn("tokens", tokens::run(Arc::clone(&worker), ring));
-    let claimer = Claimer { worker, life: life.clone(), rings, unanswered: Vec::new() };
+    let claimer =
+        Claimer { worker, life: life.clone(), rings, unanswered: Vec::new(), look_at: Instant::now() };
     life.spawn("claimer", claimer.run(idle));
 }
 

@@ -28,8 +28,18 @@ pub(super) struct Progress {
     /// The task with the counts and status of the newest change.
     task: Task,
     last: Seq,
-    /// Numbered, and not known to be published.
-    unknown: Option<Arc<Event>>,
+    /// Numbered, and not known to be published; with the results in events up to it.
+    unknown: Option<(Arc<Event>, u64)>,
+    /// Results so far, those of them that are in events, and those that are recorded: each a number, because all three
+    /// happen in the order of finishing.
+    finished: u64,
+    taken: u64,
+    recorded: u64,
+    /// Published events whose results may not be recorded, each with the results in events up to it.
+    told: VecDeque<(Seq, u64)>,
+    /// The last event whose results, and those of all before it, are recorded. Unknown while that is not so of older
+    /// attempts.
+    recorded_seq: Option<Seq>,
     /// Events of their own kind, each with its status and sentence.
     said: VecDeque<(EventKind, Status, Option<String>)>,
     waiting: VecDeque<ItemChange>,
@@ -54,6 +64,11 @@ impl Progress {
             task,
             last: Seq(0),
             unknown: None,
+            finished: 0,
+            taken: 0,
+            recorded: 0,
+            told: VecDeque::new(),
+            recorded_seq: None,
             said: VecDeque::from([started]),
             waiting: VecDeque::new(),
             left_out: 0,
@@ -81,8 +96,8 @@ impl Progress {
         self.young.insert(index, name);
     }
 
-    /// An item finished. Called once per item.
-    pub(super) fn finished(&mut self, result: &ItemResult) {
+    /// An item finished. Called once per item. Returns the number of the result.
+    pub(super) fn finished(&mut self, result: &ItemResult) -> u64 {
         for items in [&mut self.young, &mut self.old, &mut self.overdue, &mut self.running] {
             items.remove(&result.index);
         }
@@ -93,8 +108,35 @@ impl Progress {
         if self.waiting.len() == WAITING_MAX {
             self.waiting.pop_front();
             self.left_out += 1;
+            self.taken += 1;
         }
         self.waiting.push_back(ItemChange::from(result));
+        self.finished += 1;
+        self.finished
+    }
+
+    /// Results up to this number are in the record.
+    pub(super) fn recorded(&mut self, results: u64) {
+        self.recorded = results;
+        while let Some((seq, _)) = self.told.pop_front_if(|(_, results)| *results <= self.recorded) {
+            self.recorded_seq = self.recorded_seq.map(|known| known.max(seq));
+        }
+    }
+
+    /// What older attempts told is in the record, with these counts, or will be run again: `found` items need not be.
+    pub(super) fn inherited(&mut self, counts: Counts, found: usize) {
+        self.recorded_seq = Some(Seq(0));
+        self.task.counts = counts;
+        if found > 0 {
+            let message = format!("{found} results of the attempt before were found and recorded");
+            self.say(EventKind::Progress, self.status(), Some(message));
+        }
+    }
+
+    /// The last event whose results, and those of all before it, are in the record. `None` while nothing is known of
+    /// older attempts.
+    pub(super) fn recorded_seq(&self) -> Option<Seq> {
+        self.recorded_seq
     }
 
     /// No item finished since then, which is so long. Told in an event of its own kind that names all items in work once
@@ -127,14 +169,29 @@ impl Progress {
             self.task.state.status = status;
             let message = message.or_else(|| self.confess());
             let event = Event { message, ..self.number(kind, now) };
-            self.unknown = Some(Arc::new(event));
+            self.unknown = Some((Arc::new(event), self.taken));
         }
-        self.unknown.clone()
+        self.unknown.as_ref().map(|(event, _)| Arc::clone(event))
     }
 
-    /// The event with this number is in the stream, or was found there.
-    pub(super) fn published(&mut self, seq: Seq) {
-        self.unknown.take_if(|event| event.seq == seq);
+    /// The event with this number is in the stream, or was found there. Returns the number of the last result that was
+    /// told by then.
+    pub(super) fn published(&mut self, seq: Seq) -> u64 {
+        if let Some((_, results)) = self.unknown.take_if(|(event, _)| event.seq == seq) {
+            // One that told of nothing new stands with the one before: the list is as long as results are many.
+            match self.told.back_mut() {
+                Some((last, known)) if *known == results => *last = seq,
+                _ => self.told.push_back((seq, results)),
+            }
+            self.recorded(self.recorded);
+            return results;
+        }
+        0
+    }
+
+    /// Nobody will be told the event with this number, for there is nowhere to tell it.
+    pub(super) fn dropped(&mut self, seq: Seq) {
+        self.unknown.take_if(|(event, _)| event.seq == seq);
     }
 
     /// The last event of the task. The caller publishes it; an event whose outcome is unknown is passed over.
@@ -150,6 +207,7 @@ impl Progress {
     /// The task did not end, so nobody was told its last event: its number is free, and its changes wait again.
     pub(super) fn take_back(&mut self, terminal: Event) {
         self.last = Seq(terminal.seq.0 - 1);
+        self.taken -= terminal.items.len() as u64;
         terminal.items.into_iter().rev().for_each(|change| self.waiting.push_front(change));
     }
 
@@ -178,6 +236,7 @@ impl Progress {
     /// Takes what fits into one event: finished items first, then those found running.
     fn changes(&mut self) -> Vec<ItemChange> {
         let finished = self.waiting.len().min(ITEMS_PER_EVENT);
+        self.taken += finished as u64;
         let mut items: Vec<_> = self.waiting.drain(..finished).collect();
         while items.len() < ITEMS_PER_EVENT
             && let Some((index, name)) = self.overdue.pop_first()
@@ -190,7 +249,15 @@ impl Progress {
 }
 
 fn running(index: u32, name: ItemName) -> ItemChange {
-    ItemChange { index, name, state: ItemState::Running, effect: None, error: None, done_us: None }
+    ItemChange {
+        index,
+        name,
+        state: ItemState::Running,
+        effect: None,
+        error: None,
+        done_us: None,
+        tries: None,
+    }
 }
 
 #[cfg(test)]
@@ -302,7 +369,9 @@ pub(super) mod tests {
                 Step::FailAfter => publish(&mut progress, &mut stream, false),
             }
         }
-        (finished..started).for_each(|index| progress.finished(&result(index)));
+        (finished..started).for_each(|index| {
+            progress.finished(&result(index));
+        });
         while progress.next(Timestamp::UNIX_EPOCH).is_some() {
             publish(&mut progress, &mut stream, true);
         }
@@ -378,7 +447,9 @@ pub(super) mod tests {
     fn an_event_holds_a_bounded_number_of_items() {
         let total = u32::try_from(ITEMS_PER_EVENT * 2 + 1).unwrap();
         let mut progress = Progress::new(task(total));
-        (0..total).for_each(|index| progress.finished(&result(index)));
+        (0..total).for_each(|index| {
+            progress.finished(&result(index));
+        });
         let mut sizes = Vec::new();
         while let Some(event) = progress.next(Timestamp::UNIX_EPOCH) {
             sizes.push(event.items.len());
@@ -391,7 +462,9 @@ pub(super) mod tests {
     fn changes_that_wait_are_bounded_and_still_counted() {
         let total = u32::try_from(WAITING_MAX + 10).unwrap();
         let mut progress = Progress::new(task(total));
-        (0..total).for_each(|index| progress.finished(&result(index)));
+        (0..total).for_each(|index| {
+            progress.finished(&result(index));
+        });
         assert_eq!(progress.waiting.len(), WAITING_MAX);
         let event = progress.next(Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!((event.current, event.items[0].index), (total, 10));

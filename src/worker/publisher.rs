@@ -2,7 +2,8 @@
 //!
 //! The first event after a pause goes at once; under load the pause between events follows the cost of a publish, at
 //! most `flush_interval`, so that a slow bus gets fewer and fuller events. A publish whose outcome is unknown is
-//! repeated as it was. Nothing here holds up items or the record. Not here: what an event says ([`super::progress`]).
+//! repeated as it was. Nothing here holds up the record, nor the lanes longer than a prompt bus takes. Not here: what an
+//! event says ([`super::progress`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,10 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(3);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// An event may take the bus this share of the time: one part publishing, four parts pause.
 const PAUSE_PER_PUBLISH: u32 = 4;
+/// A publish that takes no longer is prompt: lanes may wait for it.
+const PROMPT_MAX: Duration = Duration::from_millis(100);
+/// Tries to open an attempt that takes over from another one.
+const OPEN_TRIES: u32 = 3;
 /// How often long items are looked for; one that is in work for two looks is told of as running.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// At the end of an attempt: how long an absent bus may hold it up. What was not told by then is in the record.
@@ -36,6 +41,8 @@ enum Step {
     Nothing,
     /// An event is in the stream.
     Sent,
+    /// There is nowhere to tell the event; it is gone.
+    Dropped,
     /// The bus is away; the same event is due again.
     Failed,
 }
@@ -56,10 +63,22 @@ impl<'a> Publishing<'a> {
         Self { worker, held, reporter, owner, backoff, pause }
     }
 
-    /// Publishes the first event, which shuts an older attempt out. An absent bus does not keep us from working:
-    /// the event then goes out first when it is back.
-    pub(super) async fn open(&mut self) {
-        let _ = self.step().await;
+    /// Publishes the first event, which shuts an older attempt out. Returns whether it is in the stream. An absent bus
+    /// does not keep us from working: the event then goes out first when it is back.
+    pub(super) async fn open(&mut self) -> bool {
+        self.step().await == Step::Sent
+    }
+
+    /// As [`Self::open`], for an attempt that would lose something if its first event failed.
+    pub(super) async fn open_with_patience(&mut self) -> bool {
+        for _ in 1..OPEN_TRIES {
+            match self.step().await {
+                Step::Sent => return true,
+                Step::Nothing | Step::Dropped => return false,
+                Step::Failed => sleep(self.pause).await,
+            }
+        }
+        self.open().await
     }
 
     /// Publishes until `close`, then what is left, as far as the bus takes it in time.
@@ -84,7 +103,7 @@ impl<'a> Publishing<'a> {
             loop {
                 match self.step().await {
                     Step::Nothing => break,
-                    Step::Sent => {}
+                    Step::Sent | Step::Dropped => {}
                     Step::Failed => sleep(self.pause).await,
                 }
             }
@@ -122,7 +141,14 @@ impl<'a> Publishing<'a> {
                 self.fenced(current);
                 Step::Nothing
             }
+            Err(BusError::Taken { .. }) => {
+                self.reporter.is_prompt(false);
+                self.reporter.dropped(event.seq);
+                self.pause = self.worker.parts.config.record_interval;
+                Step::Dropped
+            }
             Err(BusError::Unavailable { .. }) => {
+                self.reporter.is_prompt(false);
                 self.pause = self.backoff.next();
                 Step::Failed
             }
@@ -130,7 +156,9 @@ impl<'a> Publishing<'a> {
     }
 
     async fn call(&self, event: &Event) -> Result<Published, BusError> {
-        let reply = timeout(PUBLISH_DEADLINE, self.worker.parts.publisher.publish(self.owner, event)).await;
+        let recorded = self.reporter.recorded_seq();
+        let publish = self.worker.parts.publisher.report(self.owner, event, recorded);
+        let reply = timeout(PUBLISH_DEADLINE, publish).await;
         let late = |late| Err(BusError::Unavailable { doing: "publishing", source: Box::new(late) });
         let result = reply.unwrap_or_else(late);
         match &result {
@@ -149,6 +177,7 @@ impl<'a> Publishing<'a> {
 
     fn sent(&mut self, event: &Arc<Event>, took: Duration) {
         self.reporter.published(event.seq);
+        self.reporter.is_prompt(took <= PROMPT_MAX);
         self.backoff.reset();
         // A pause is for merging; there is nothing to win by it once the next event is full.
         let most =

@@ -2,13 +2,16 @@
 //!
 //! Leaving a result never waits for the bus or the store: a short lock and a wake-up. Results that no store has taken
 //! yet are kept; when [`UNRECORDED_MAX`] wait, [`Reporter::room`] holds the lanes back before they start another item.
+//! And a lane waits in [`Reporter::safe`] until its last result is told or recorded, so that a crash costs each lane one
+//! item at most; not for a bus that is slow or away.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 
 use super::lease::lock;
 use super::progress::Progress;
@@ -29,6 +32,7 @@ pub(super) struct Reporter {
     unrecorded: Mutex<Unrecorded>,
     record_batch: usize,
     metrics: Metrics,
+    safe: watch::Sender<Safe>,
     /// Rung when there may be an event to publish.
     pub(super) news: Notify,
     /// Rung when a full batch waits for the store.
@@ -41,6 +45,17 @@ struct Unrecorded {
     results: VecDeque<ItemResult>,
     /// Taken by the recorder and not known to be recorded.
     in_call: usize,
+    /// Recorded so far.
+    recorded: u64,
+}
+
+/// What a crash would not undo.
+#[derive(Debug, Clone, Copy, Default)]
+struct Safe {
+    /// Results up to this number are told or recorded.
+    results: u64,
+    /// Whether the bus takes events so quickly that waiting for it costs nothing to speak of.
+    prompt: bool,
 }
 
 impl Unrecorded {
@@ -57,6 +72,7 @@ impl Reporter {
             unrecorded: Mutex::default(),
             record_batch: config.record_batch.clamp(1, RECORD_MAX),
             metrics,
+            safe: watch::Sender::default(),
             news: Notify::new(),
             due: Notify::new(),
             room: Notify::new(),
@@ -68,20 +84,46 @@ impl Reporter {
         lock(&self.progress).started(index, name.clone());
     }
 
-    /// An item finished. Never waits.
-    pub(super) fn finished(&self, result: ItemResult) {
+    /// An item finished. Never waits. Returns the number of the result.
+    pub(super) fn finished(&self, result: ItemResult) -> u64 {
         let status = result.outcome.state().as_str();
         self.metrics.items_finished.get_or_create(&Outcome { status }).inc();
-        lock(&self.progress).finished(&result);
         lock(&self.stall).finished(Instant::now());
+        // Under both locks, always taken in this order: results are told and recorded in the order of their numbers.
+        let mut progress = lock(&self.progress);
         let mut unrecorded = lock(&self.unrecorded);
+        let number = progress.finished(&result);
         unrecorded.results.push_back(result);
         let full = unrecorded.results.len() >= self.record_batch;
         drop(unrecorded);
+        drop(progress);
         self.news.notify_one();
         if full {
             self.due.notify_one();
         }
+        number
+    }
+
+    /// Waits until the result with this number is told or recorded, at most `longest`.
+    pub(super) async fn safe(&self, number: u64, longest: Duration) {
+        let mut safe = self.safe.subscribe();
+        let safe = safe.wait_for(|safe| !safe.prompt || safe.results >= number);
+        if timeout(longest, safe).await.is_err() {
+            self.is_prompt(false);
+        }
+    }
+
+    /// Notes whether the bus takes events quickly.
+    pub(super) fn is_prompt(&self, prompt: bool) {
+        self.safe.send_if_modified(|safe| std::mem::replace(&mut safe.prompt, prompt) != prompt);
+    }
+
+    fn safe_up_to(&self, results: u64) {
+        self.safe.send_if_modified(|safe| {
+            let more = results > safe.results;
+            safe.results = safe.results.max(results);
+            more
+        });
     }
 
     /// Tells the watchers of a change of the task itself.
@@ -134,7 +176,24 @@ impl Reporter {
     }
 
     pub(super) fn published(&self, seq: Seq) {
-        lock(&self.progress).published(seq);
+        let told = lock(&self.progress).published(seq);
+        self.safe_up_to(told);
+    }
+
+    /// The event with this number cannot be told to anybody.
+    pub(super) fn dropped(&self, seq: Seq) {
+        lock(&self.progress).dropped(seq);
+    }
+
+    /// What older attempts left is recorded, with these counts, or will be run again.
+    pub(super) fn inherited(&self, counts: Counts, found: usize) {
+        lock(&self.progress).inherited(counts, found);
+        self.news.notify_one();
+    }
+
+    /// The last event whose results, and those of all before it, are in the record.
+    pub(super) fn recorded_seq(&self) -> Option<Seq> {
+        lock(&self.progress).recorded_seq()
     }
 
     /// The last event of the task, with what was not told before.
@@ -157,7 +216,13 @@ impl Reporter {
 
     /// The batch taken last is in the store.
     pub(super) fn recorded(&self) {
-        lock(&self.unrecorded).in_call = 0;
+        let recorded = {
+            let mut unrecorded = lock(&self.unrecorded);
+            unrecorded.recorded += std::mem::take(&mut unrecorded.in_call) as u64;
+            unrecorded.recorded
+        };
+        lock(&self.progress).recorded(recorded);
+        self.safe_up_to(recorded);
         self.room.notify_waiters();
     }
 }
@@ -175,7 +240,9 @@ mod tests {
     async fn lanes_are_held_back_while_too_many_results_wait_for_the_store() {
         let total = u32::try_from(UNRECORDED_MAX).unwrap();
         let reporter = Arc::new(reporter(total));
-        (0..total).for_each(|index| reporter.finished(result(index)));
+        (0..total).for_each(|index| {
+            reporter.finished(result(index));
+        });
         let lane = Arc::clone(&reporter);
         let lane = tokio::spawn(async move { lane.room().await });
         tokio::task::yield_now().await;
@@ -189,7 +256,9 @@ mod tests {
     #[test]
     fn a_batch_holds_the_oldest_results_and_ends() {
         let reporter = reporter(600);
-        (0..600).for_each(|index| reporter.finished(result(index)));
+        (0..600).for_each(|index| {
+            reporter.finished(result(index));
+        });
         let sizes: Vec<_> = std::iter::repeat_with(|| reporter.take_batch().len()).take(3).collect();
         assert_eq!(sizes, [500, 100, 0]);
     }

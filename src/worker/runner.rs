@@ -1,6 +1,7 @@
 //! One claimed task, from its first event to its end: finished, handed over, let go, or dropped.
 //!
-//! The first event shuts an older attempt out of the bus before anything is done. Then three things run side by side
+//! The first event shuts an older attempt out of the bus before anything is done; what that one told and did not record is
+//! recorded ([`super::takeover`]). Then three things run side by side
 //! and never wait for each other: lanes work on items, the publisher tells the watchers, the recorder keeps the
 //! results. When the lanes are through, what is left is recorded, then told, and only then the task is ended. A cancel
 //! that turns up only then is obeyed then. When the task is not ours any more all of it is dropped where it stands. Not
@@ -23,6 +24,7 @@ use super::lease::{Held, Order, lock};
 use super::publisher::Publishing;
 use super::recorder::Recording;
 use super::reporter::Reporter;
+use super::takeover::Takeover;
 use crate::action::{Action, ActionError};
 use crate::store::{Claim, Task};
 use crate::task::{Counts, EventKind, ItemOutcome, ItemResult, Status};
@@ -57,8 +59,8 @@ impl Runner {
 
     async fn drive(self) {
         let mut publishing = Publishing::new(&self.worker, &self.held, &self.reporter, &self.task.owner);
-        publishing.open().await;
-        let (failure, counts) = self.carry(&mut publishing, self.task.counts, self.work()).await;
+        let recorded = self.begin(&mut publishing).await;
+        let (failure, counts) = self.carry(&mut publishing, recorded, self.work()).await;
         let ending =
             Ending { worker: &self.worker, held: &self.held, reporter: &self.reporter, task: &self.task };
         if ending.end(counts, failure, &mut publishing).await == Left::Cancelled {
@@ -67,6 +69,22 @@ impl Runner {
             let ((), counts) = self.carry(&mut publishing, counts, self.cancel_rest()).await;
             ending.end(counts, None, &mut publishing).await;
         }
+    }
+
+    /// Shuts older attempts out and records what they told. Returns the counts of the record after it.
+    async fn begin(&self, publishing: &mut Publishing<'_>) -> Counts {
+        let Self { worker, held, reporter, task, queue, .. } = self;
+        if !Takeover::is_one(task) {
+            reporter.inherited(task.counts, 0);
+            publishing.open().await;
+            return task.counts;
+        }
+        if publishing.open_with_patience().await {
+            return Takeover { worker, held, reporter, task, queue }.run().await;
+        }
+        tracing::warn!("the bus cannot be reached; the last items of the attempt before run again");
+        reporter.inherited(task.counts, 0);
+        task.counts
     }
 
     /// Works while all that comes of it is told and recorded. Returns the recorded counts.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use milepost::bus::contract::{self, Collector, Fixture, progress, user};
+use milepost::bus::contract::{self, Collector, Fixture, progress, terminal, user};
 use milepost::bus::{Feed, Following, Inbox, PostgresFeed, PostgresPublisher, Published, Publisher};
 use milepost::config::{BusConfig, Notify};
 use milepost::lifecycle::Lifecycle;
@@ -367,7 +367,7 @@ async fn a_writer_that_commits_late_is_never_passed() {
     let (_following, inbox) = bus.follow(0, &user).await;
 
     let mut open = bus.database.pool().begin().await.unwrap();
-    let publish = "SELECT id FROM bus_publish_v1($1, $2, 1, 1, false, '{}', '{}', NULL)";
+    let publish = "SELECT id FROM bus_publish_v2($1, $2, 1, 1, false, '{}', '{}', NULL, NULL)";
     let id: i64 = sqlx::query_scalar(publish)
         .bind(user.as_str())
         .bind(late.as_uuid())
@@ -417,13 +417,18 @@ async fn what_is_old_and_idle_goes_unless_somebody_watches() {
     let bus = Bus::start(&postgres, &BusConfig { retention: ttl, stream_ttl: ttl, ..listening() }).await;
     let (idle, watched) = (user("idle"), user("watched"));
     let (_following, inbox) = bus.follow(0, &watched).await;
+    let busy = user("busy");
     for user in [&idle, &watched] {
-        bus.publish(user, TaskId::generate(), 1).await;
+        bus.publisher.publish(user, &terminal(TaskId::generate(), 1, 1)).await.unwrap();
     }
+    let open = TaskId::generate();
+    bus.publisher.publish(&busy, &progress(open, 2, 1)).await.unwrap();
     let position = inbox.wait_for(1).await[0].position.clone();
     bus.until(EVENTS, |events| events == 0).await;
-    bus.until(LIVE, |tasks| tasks == 0).await;
-    bus.until(STREAMS, |streams| streams == 1).await;
+    bus.until(LIVE, |tasks| tasks == 1).await;
+    bus.until(STREAMS, |streams| streams == 2).await;
+    let late = bus.publisher.publish(&busy, &progress(open, 1, 9)).await;
+    assert!(late.is_err(), "a task that is not over keeps its fence: {late:?}");
     let head = bus.feeds[1].head(&watched).await.unwrap();
     assert_eq!(head, position, "a watched stream keeps its epoch");
     assert!(inbox.losses().is_empty());

@@ -17,7 +17,9 @@ use milepost::store::{
     Control, Controlled, Created, ItemQuery, NewRetry, NewTask, Outbox, OutboxId, Retries, StoreError, Task,
     TaskQuery, TaskStore,
 };
-use milepost::task::{ClusterName, Event, Item, Position, ReplicaId, TaskId, UserId};
+use milepost::task::{
+    Attempt, ClusterName, Event, Item, ItemResult, Position, ReplicaId, Seq, TaskId, UserId,
+};
 use milepost::tickets::{TicketError, TicketHash, Tickets};
 
 /// What must never reach a caller.
@@ -200,9 +202,24 @@ impl Feed for Faulty<dyn Feed> {
 
 #[async_trait]
 impl Publisher for Faulty<dyn Publisher> {
-    async fn publish(&self, user: &UserId, event: &Event) -> Result<Published, BusError> {
+    async fn report(
+        &self,
+        user: &UserId,
+        event: &Event,
+        recorded: Option<Seq>,
+    ) -> Result<Published, BusError> {
         self.bus("publisher.publish").await?;
-        self.inner.publish(user, event).await
+        self.inner.report(user, event, recorded).await
+    }
+
+    async fn unrecorded(
+        &self,
+        user: &UserId,
+        task: TaskId,
+        attempt: Attempt,
+    ) -> Result<Vec<ItemResult>, BusError> {
+        self.bus("publisher.unrecorded").await?;
+        self.inner.unrecorded(user, task, attempt).await
     }
 }
 

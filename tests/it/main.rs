@@ -22,6 +22,7 @@ mod gateway_outage;
 mod gateway_pulse;
 mod gateway_rig;
 mod gateway_tickets;
+mod handing_on;
 mod kubernetes;
 mod main_job;
 mod maintenance;

@@ -153,7 +153,7 @@ async fn a_dead_workers_task_goes_on_elsewhere_without_what_was_recorded() {
     first.hard().cancel();
     first.stop();
     let _maintenance = hub.maintenance();
-    // It neither polls nor knows of the task: only the reconciler's wake-up can bring it here.
+    // It does not know of the task: the reconciler rings when the lease is over, and it looks by itself then.
     let never = Duration::from_secs(1_000_000);
     let _second = hub.worker("w2", WorkerConfig { poll_interval: never, ..WorkerConfig::default() });
     let task = hub.until("it is completed", id, |task| task.state.status == Status::Completed).await;

@@ -2,7 +2,8 @@
 //!
 //! Time is paused, so waiting in vain takes no time.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
@@ -11,7 +12,7 @@ use crate::bus::{
     BusError, Entry, Feed, Following, Health, Inbox, Loss, MemoryBus, Published, Publisher, Replay,
 };
 use crate::config::BusConfig;
-use crate::task::{Event, Position, TaskId, UserId};
+use crate::task::{Attempt, Event, ItemResult, Position, Seq, TaskId, UserId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -34,9 +35,14 @@ enum Fault {
     ForgetsWhatIsTerminal,
     KeepsItemsInLive,
     MixesUsersInLive,
+    ForgetsResults,
+    KeepsWhatIsRecorded,
+    GivesResultsOfTheSameAttempt,
+    GivesResultsOfAnotherTask,
+    KeepsResultsOfWhatIsOver,
 }
 
-const FAULTS: [Fault; 18] = [
+const FAULTS: [Fault; 23] = [
     Fault::LetsOldAttemptsPublish,
     Fault::AddsTheSameEventTwice,
     Fault::PublishesToEverybody,
@@ -55,6 +61,11 @@ const FAULTS: [Fault; 18] = [
     Fault::ForgetsWhatIsTerminal,
     Fault::KeepsItemsInLive,
     Fault::MixesUsersInLive,
+    Fault::ForgetsResults,
+    Fault::KeepsWhatIsRecorded,
+    Fault::GivesResultsOfTheSameAttempt,
+    Fault::GivesResultsOfAnotherTask,
+    Fault::KeepsResultsOfWhatIsOver,
 ];
 
 #[derive(Clone)]
@@ -62,11 +73,17 @@ struct Faulty {
     bus: MemoryBus,
     fault: Fault,
     replica: usize,
+    /// Results as they were before their task was over, and of every task that was told of.
+    kept: Arc<Mutex<HashMap<TaskId, Vec<ItemResult>>>>,
 }
 
 impl Faulty {
     fn new(fault: Fault) -> Self {
-        Self { bus: MemoryBus::new(&BusConfig::default()), fault, replica: 0 }
+        Self { bus: MemoryBus::new(&BusConfig::default()), fault, replica: 0, kept: Arc::default() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<TaskId, Vec<ItemResult>>> {
+        self.kept.lock().unwrap()
     }
 
     /// Everybody's stream is one, where that is the fault.
@@ -99,15 +116,52 @@ impl Fixture for Faulty {
 
 #[async_trait]
 impl Publisher for Faulty {
-    async fn publish(&self, user: &UserId, event: &Event) -> Result<Published, BusError> {
+    async fn report(
+        &self,
+        user: &UserId,
+        event: &Event,
+        recorded: Option<Seq>,
+    ) -> Result<Published, BusError> {
         let user = &self.of(user);
-        let published = self.bus.publish(user, event).await;
+        let recorded = recorded.filter(|_| self.fault != Fault::KeepsWhatIsRecorded);
+        let mut kept = Vec::new();
+        if event.is_terminal() {
+            kept = self.bus.unrecorded(user, event.task_id, event.attempt.next()).await?;
+        }
+        self.kept().insert(event.task_id, kept);
+        let published = self.bus.report(user, event, recorded).await;
         match (self.fault, published) {
             (Fault::LetsOldAttemptsPublish, Err(BusError::Fenced { .. })) => Ok(Published::Repeat),
             (Fault::AddsTheSameEventTwice, Ok(Published::Repeat)) => {
                 Ok(Published::Appended(self.bus.head(user).await?))
             }
             (_, published) => published,
+        }
+    }
+
+    async fn unrecorded(
+        &self,
+        user: &UserId,
+        task: TaskId,
+        attempt: Attempt,
+    ) -> Result<Vec<ItemResult>, BusError> {
+        let user = &self.of(user);
+        let results = self.bus.unrecorded(user, task, attempt).await?;
+        match self.fault {
+            Fault::ForgetsResults => Ok(Vec::new()),
+            Fault::GivesResultsOfTheSameAttempt => self.bus.unrecorded(user, task, attempt.next()).await,
+            Fault::GivesResultsOfAnotherTask => {
+                let mut all = results;
+                let others: Vec<_> = self.kept().keys().copied().filter(|other| *other != task).collect();
+                for other in others {
+                    all.extend(self.bus.unrecorded(user, other, attempt).await?);
+                }
+                Ok(all)
+            }
+            Fault::KeepsResultsOfWhatIsOver if results.is_empty() => {
+                Ok(self.kept().get(&task).cloned().unwrap_or_default())
+            }
+            _ => Ok(results),
         }
     }
 }

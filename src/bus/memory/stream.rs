@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::bus::{BusError, Entry, Loss, Published, Replay};
+use crate::bus::{BusError, Entry, FENCE_TTL, Loss, Published, Replay};
 use crate::config::BusConfig;
-use crate::task::{EntryId, Epoch, Event, Position, TaskId};
+use crate::task::{Attempt, EntryId, Epoch, Event, ItemResult, Position, Seq, TaskId};
 
 /// Tasks of one user whose newest event is kept. Past it the one that was silent longest is forgotten, and with it
 /// its fence here; the fence of the record stays.
@@ -51,7 +51,17 @@ struct Kept {
 #[derive(Debug)]
 struct Live {
     event: Event,
+    /// Results told by events before this one are recorded.
+    kept_from: (Attempt, Seq),
     at: Instant,
+}
+
+impl Live {
+    /// Whether the fence has outlived everybody who may still try to write.
+    fn is_over(&self, limits: &Limits, now: Instant) -> bool {
+        let ttl = if self.event.is_terminal() { limits.ttl } else { limits.ttl.max(FENCE_TTL) };
+        now.duration_since(self.at) >= ttl
+    }
 }
 
 impl Stream {
@@ -65,20 +75,23 @@ impl Stream {
         Position::new(self.epoch.clone(), EntryId::counted(self.head))
     }
 
-    /// Whether nothing was appended for the whole time to live.
+    /// Whether nothing was appended for the whole time to live, and no task needs its fence any more.
     pub(super) fn is_idle(&self, limits: &Limits, now: Instant) -> bool {
         now.duration_since(self.touched) >= limits.ttl
+            && self.live.values().all(|live| live.is_over(limits, now))
     }
 
-    /// Checks the fence and appends.
+    /// Checks the fence and appends. Results of events up to `recorded` need not be kept any more.
     pub(super) fn append(
         &mut self,
         event: &Event,
+        recorded: Option<Seq>,
         body: Bytes,
         limits: &Limits,
         now: Instant,
     ) -> Result<Published, BusError> {
-        if let Some(last) = self.live.get(&event.task_id).map(|live| live.event.order()) {
+        let known = self.live.get(&event.task_id);
+        if let Some(last) = known.map(|live| live.event.order()) {
             if event.attempt < last.0 {
                 return Err(BusError::Fenced { current: last.0 });
             }
@@ -86,11 +99,13 @@ impl Stream {
                 return Ok(Published::Repeat);
             }
         }
+        let known_from = known.map_or((Attempt(0), Seq(0)), |live| live.kept_from);
+        let kept_from = recorded.map_or(known_from, |recorded| (event.attempt, recorded.next()));
         self.head += 1;
         self.touched = now;
         let position = self.position();
         self.entries.push_back(Kept { entry: entry(event, position.clone(), body), at: now });
-        self.live.insert(event.task_id, Live { event: without_items(event), at: now });
+        self.live.insert(event.task_id, Live { event: without_items(event), kept_from, at: now });
         self.trim(limits, now);
         Ok(Published::Appended(position))
     }
@@ -103,7 +118,7 @@ impl Stream {
             self.entries.pop_front();
         }
         if self.live.len() > LIVE_MAX {
-            self.live.retain(|_, live| now.duration_since(live.at) < limits.ttl);
+            self.live.retain(|_, live| !live.is_over(limits, now));
         }
         if self.live.len() > LIVE_MAX {
             let silent = self.live.iter().min_by_key(|(_, live)| live.at).map(|(task, _)| *task);
@@ -135,6 +150,18 @@ impl Stream {
         Replay::Page { complete: seen + entries.len() == self.entries.len(), entries }
     }
 
+    /// Results told by attempts of a task before `attempt` and not known to be recorded.
+    pub(super) fn unrecorded(&self, task: TaskId, attempt: Attempt) -> Vec<ItemResult> {
+        let Some(live) = self.live.get(&task).filter(|live| !live.event.is_terminal()) else {
+            return Vec::new();
+        };
+        let entries = self.entries.iter().map(|kept| &kept.entry).filter(|entry| {
+            entry.task_id == task && entry.attempt < attempt && (entry.attempt, entry.seq) >= live.kept_from
+        });
+        let events = entries.filter_map(|entry| serde_json::from_slice::<Event>(&entry.body).ok());
+        events.flat_map(|event| event.results().collect::<Vec<_>>()).collect()
+    }
+
     /// The newest events of these tasks, without their items.
     pub(super) fn live(&self, tasks: &[TaskId]) -> Vec<Event> {
         tasks.iter().filter_map(|task| self.live.get(task)).map(|live| live.event.clone()).collect()
@@ -162,7 +189,7 @@ fn without_items(event: &Event) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::contract::progress;
+    use crate::bus::contract::{progress, terminal};
 
     fn limits() -> Limits {
         Limits { entries_max: 3, retention: Duration::from_secs(60), ttl: Duration::from_secs(600) }
@@ -175,18 +202,18 @@ mod tests {
         }
     }
 
-    fn filled(now: Instant, entries: u64) -> (Stream, Position) {
+    fn filled(now: Instant, entries: u64) -> (Stream, Position, TaskId) {
         let (mut stream, task) = (Stream::new(now), TaskId::generate());
         let start = stream.position();
         for seq in 1..=entries {
-            stream.append(&progress(task, 1, seq), Bytes::new(), &limits(), now).unwrap();
+            stream.append(&progress(task, 1, seq), None, Bytes::new(), &limits(), now).unwrap();
         }
-        (stream, start)
+        (stream, start, task)
     }
 
     #[test]
     fn only_the_newest_entries_are_kept_and_the_gap_is_told() {
-        let (stream, start) = filled(Instant::now(), 5);
+        let (stream, start, _) = filled(Instant::now(), 5);
         assert!(matches!(stream.after(&start, 10), Replay::Lost(Loss::Trimmed)));
         let kept = Position::new(start.epoch, EntryId::counted(2));
         assert_eq!(ids(stream.after(&kept, 10)), [3, 4, 5]);
@@ -195,11 +222,14 @@ mod tests {
     #[test]
     fn old_entries_go_after_the_retention_but_the_head_stays() {
         let now = Instant::now();
-        let (mut stream, _) = filled(now, 2);
+        let (mut stream, _, task) = filled(now, 2);
         let head = stream.position();
         stream.trim(&limits(), now + Duration::from_secs(61));
         assert_eq!(ids(stream.after(&head, 10)), Vec::<u64>::new());
         assert_eq!(head, stream.position());
+        assert!(!stream.is_idle(&limits(), now + Duration::from_secs(600)), "its task may go on");
+        assert!(stream.is_idle(&limits(), now + FENCE_TTL));
+        stream.append(&terminal(task, 1, 3), None, Bytes::new(), &limits(), now).unwrap();
         assert!(!stream.is_idle(&limits(), now + Duration::from_secs(61)));
         assert!(stream.is_idle(&limits(), now + Duration::from_secs(600)));
     }
@@ -210,7 +240,7 @@ mod tests {
         let tasks: Vec<_> = (0..=LIVE_MAX as u64).map(|n| (n, TaskId::generate())).collect();
         for (n, task) in &tasks {
             let at = now + Duration::from_millis(*n);
-            stream.append(&progress(*task, 1, 1), Bytes::new(), &limits(), at).unwrap();
+            stream.append(&progress(*task, 1, 1), None, Bytes::new(), &limits(), at).unwrap();
         }
         let all: Vec<_> = tasks.iter().map(|(_, task)| *task).collect();
         assert_eq!(stream.live(&all).len(), LIVE_MAX);

@@ -7,7 +7,7 @@ use sqlx::{FromRow, Row};
 use crate::bus::{Entry, Loss};
 use crate::task::{Attempt, EntryId, Epoch, Position, Seq, TaskId};
 
-/// What `bus_publish_v1` did.
+/// What `bus_publish_v2` did.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Appended(Position),

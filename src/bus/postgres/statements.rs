@@ -1,8 +1,18 @@
 //! Every statement of the bus. A test prepares each against the migrated schema.
 
-/// Publishes an event: see `bus_publish_v1` in the migration.
+/// Publishes an event: see `bus_publish_v2` in the migration.
 pub(super) const PUBLISH: &str =
-    "SELECT outcome, epoch, id, attempt FROM bus_publish_v1($1, $2, $3, $4, $5, $6, $7, $8)";
+    "SELECT outcome, epoch, id, attempt FROM bus_publish_v2($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+/// Events of older attempts than `$3` whose results may not be recorded, after id `$4`, at most `$5`. They are kept
+/// nowhere but in the stream: what is trimmed from it runs again.
+pub(super) const UNRECORDED: &str = "
+SELECT e.id, e.body FROM bus_streams s
+JOIN bus_live l ON l.stream = s.stream AND l.task_id = $2 AND NOT l.terminal
+JOIN bus_events e ON e.stream = s.stream AND e.task_id = $2
+WHERE s.user_id = $1 AND e.id > $4 AND e.attempt < $3
+    AND (e.attempt, e.seq) >= (coalesce(l.kept_attempt, 0), coalesce(l.kept_seq, 0))
+ORDER BY e.id LIMIT $5";
 
 /// The stream of a user.
 pub(super) const HEAD: &str = "SELECT epoch, head FROM bus_streams WHERE user_id = $1";
@@ -74,29 +84,32 @@ DELETE FROM bus_events e USING (
 ) old
 WHERE e.stream = old.stream AND e.id = old.id";
 
-/// Deletes the live state of at most `$2` tasks that were silent for `$1` seconds.
+/// Deletes the live state of at most `$3` tasks: of those that are over and were silent for `$1` seconds, and of others
+/// that were for `$2`. It is the fence, which must outlive whoever may still try to write.
 pub(super) const DROP_SILENT: &str = "
 DELETE FROM bus_live l USING (
     SELECT stream, task_id FROM bus_live
-    WHERE touched_at < now() - make_interval(secs => $1)
-    LIMIT $2
+    WHERE touched_at < now() - make_interval(secs => CASE WHEN terminal THEN $1::double precision ELSE $2 END)
+    LIMIT $3
     FOR UPDATE SKIP LOCKED
 ) old
 WHERE l.stream = old.stream AND l.task_id = old.task_id";
 
-/// Deletes at most `$2` streams that were idle for `$1` seconds, and with them their epochs.
+/// Deletes at most `$2` streams that were idle for `$1` seconds and hold no fence any more, and with them their epochs.
 pub(super) const DROP_IDLE: &str = "
 DELETE FROM bus_streams
 WHERE user_id IN (
     SELECT user_id FROM bus_streams
     WHERE touched_at < now() - make_interval(secs => $1)
+        AND NOT EXISTS (SELECT FROM bus_live WHERE bus_live.stream = bus_streams.stream)
     LIMIT $2
     FOR UPDATE SKIP LOCKED
 )";
 
 /// All of them, by name.
-pub const ALL: [(&str, &str); 11] = [
+pub const ALL: [(&str, &str); 12] = [
     ("PUBLISH", PUBLISH),
+    ("UNRECORDED", UNRECORDED),
     ("HEAD", HEAD),
     ("OPEN", OPEN),
     ("READ", READ),

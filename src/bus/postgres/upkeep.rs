@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::shared::Shared;
 use super::{jittered, statements};
+use crate::bus::FENCE_TTL;
 use crate::config::BusConfig;
 use crate::postgres::Database;
 use crate::task::UserId;
@@ -65,7 +66,7 @@ impl Upkeep {
         let (retention, ttl) = (self.retention.as_secs_f64(), self.stream_ttl.as_secs_f64());
         drain(database, statements::TRIM_OLD, Bound::Seconds(retention)).await?;
         drain(database, statements::TRIM_EXCESS, Bound::Entries(self.entries_max)).await?;
-        drain(database, statements::DROP_SILENT, Bound::Seconds(ttl)).await?;
+        drain(database, statements::DROP_SILENT, Bound::Ages(ttl, FENCE_TTL.as_secs_f64())).await?;
         drain(database, statements::DROP_IDLE, Bound::Seconds(ttl)).await
     }
 
@@ -80,6 +81,7 @@ impl Upkeep {
 #[derive(Debug, Clone, Copy)]
 enum Bound {
     Seconds(f64),
+    Ages(f64, f64),
     Entries(i64),
 }
 
@@ -89,6 +91,7 @@ async fn drain(database: &Database, statement: &'static str, bound: Bound) -> Re
         let query = sqlx::query(statement);
         let query = match bound {
             Bound::Seconds(seconds) => query.bind(seconds),
+            Bound::Ages(one, other) => query.bind(one).bind(other),
             Bound::Entries(entries) => query.bind(entries),
         };
         let deleted = database.write(query.bind(BATCH).execute(database.pool())).await?.rows_affected();

@@ -97,6 +97,16 @@ pub(super) fn entries(list: Value) -> Vec<Raw> {
     array(list).into_iter().filter_map(entry).collect()
 }
 
+/// Ids and bodies of entries that are nothing but a body.
+pub(super) fn bodies(list: Value) -> Vec<(String, Bytes)> {
+    let body = |value| {
+        let (id, list) = pair(value)?;
+        let (_name, body) = pair(list)?;
+        Some((text(&id)?.to_owned(), bytes(body)?))
+    };
+    array(list).into_iter().filter_map(body).collect()
+}
+
 fn entry(value: Value) -> Option<Raw> {
     let (id, list) = pair(value)?;
     Some(Raw { id: text(&id)?.parse().ok()?, fields: fields(list) })

@@ -6,7 +6,8 @@
 //! new subscription, and a sweep compares all users with the server.
 //!
 //! Files, in the order of an event: `publisher` · `subscription` hears the bell · `follow` who rang · `reader` · `entry`
-//! what was read and whether it is whole · `groups` · `sweep` · `replay` for those who reconnect · `status` for readiness.
+//! what was read and whether it is whole · `groups` · `sweep` · `replay` for those who reconnect · `results`
+//! for a takeover · `status` for readiness.
 //! Not here: keys, connections and what errors mean ([`crate::redis`]).
 
 mod entry;
@@ -15,6 +16,7 @@ mod groups;
 mod publisher;
 mod reader;
 mod replay;
+mod results;
 mod status;
 mod subscription;
 mod sweep;
@@ -41,7 +43,7 @@ use super::{BusError, Feed, Following, Health, Inbox, Published, Publisher, Repl
 use crate::config::BusConfig;
 use crate::lifecycle::Lifecycle;
 use crate::redis::{CallError, Redis, SetupError};
-use crate::task::{Event, Position, ReplicaId, TaskId, UserId};
+use crate::task::{Attempt, Event, ItemResult, Position, ReplicaId, Seq, TaskId, UserId};
 
 /// Unfollows that run at once.
 const CLEAN_UPS: usize = 32;
@@ -217,8 +219,22 @@ fn unavailable(doing: &'static str) -> impl FnOnce(CallError) -> BusError {
 
 #[async_trait]
 impl Publisher for RedisBus {
-    async fn publish(&self, user: &UserId, event: &Event) -> Result<Published, BusError> {
-        self.publisher.publish(user, event).await
+    async fn report(
+        &self,
+        user: &UserId,
+        event: &Event,
+        recorded: Option<Seq>,
+    ) -> Result<Published, BusError> {
+        self.publisher.report(user, event, recorded).await
+    }
+
+    async fn unrecorded(
+        &self,
+        user: &UserId,
+        task: TaskId,
+        attempt: Attempt,
+    ) -> Result<Vec<ItemResult>, BusError> {
+        self.publisher.unrecorded(user, task, attempt).await
     }
 }
 

@@ -12,21 +12,22 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::results;
 use crate::BoxError;
-use crate::bus::{BusError, Published, Publisher};
+use crate::bus::{BusError, FENCE_TTL, Published, Publisher};
 use crate::config::BusConfig;
 use crate::config::duration::millis;
-use crate::redis::{Call, CallError, Redis};
-use crate::task::{Attempt, EntryId, Epoch, Event, Position, UserId};
+use crate::redis::{Call, CallError, Reaction, Redis, reaction};
+use crate::task::{Attempt, EntryId, Epoch, Event, ItemResult, Position, Seq, TaskId, UserId};
 
 /// Events that go out in one pipeline.
 const BATCH_MAX: usize = 128;
 /// Events that may wait; callers past it wait for a place.
 const QUEUE_MAX: usize = 1_024;
-/// How long the fence of a task is kept after an event. Postgres has its own, which never ends.
-const TASK_TTL: Duration = Duration::from_secs(24 * 3600);
-/// How long it is kept after the terminal event, but no longer than a stream without events: long enough for a repeat by
-/// the relay to be seen as one.
+/// Events with results that are kept for a takeover. A worker leaves no more than half as many unrecorded.
+const RESULTS_MAX: usize = 10_000;
+/// How long the fence of a task is kept after its terminal event, but no longer than a stream without events: long enough
+/// for a repeat by the relay to be seen as one.
 const TERMINAL_TTL: Duration = Duration::from_secs(15 * 60);
 
 const DOING: &str = "publishing an event";
@@ -80,27 +81,47 @@ impl RedisPublisher {
         answer.await.map_err(|_| gone())?
     }
 
-    fn call(&self, user: &UserId, event: &Event) -> Result<Cmd, BoxError> {
+    fn call(&self, user: &UserId, event: &Event, recorded: Option<Seq>) -> Result<Cmd, BoxError> {
         let (body, live) = bodies(event)?;
         let keys = self.redis.keys();
         let (events, epoch) = (keys.events(user), keys.epoch(user));
         let (task, doorbell) = (keys.task(user, event.task_id), keys.doorbell(user));
-        let task_ttl = if event.is_terminal() { self.limits.terminal_ttl } else { TASK_TTL };
-        let mut call = Call::Publish.on(&[&events, &epoch, &task, &doorbell]);
+        let results = keys.results(user, event.task_id);
+        let task_ttl = if event.is_terminal() { self.limits.terminal_ttl } else { FENCE_TTL };
+        let kept_from = recorded.map_or_else(String::new, |recorded| recorded.next().to_string());
+        let mut call = Call::Publish.on(&[&events, &epoch, &task, &doorbell, &results]);
         call.arg(event.attempt.0).arg(event.seq.0).arg(event.task_id.to_string());
         call.arg(u8::from(event.is_terminal())).arg(body).arg(live);
         call.arg(Epoch::generate().as_str()).arg(self.limits.entries_max);
         call.arg(self.limits.retention_ms).arg(self.limits.stream_ttl_ms).arg(millis(task_ttl));
+        call.arg(kept_from).arg(u8::from(event.has_results())).arg(RESULTS_MAX);
         Ok(call)
     }
 }
 
 #[async_trait]
 impl Publisher for RedisPublisher {
-    async fn publish(&self, user: &UserId, event: &Event) -> Result<Published, BusError> {
-        let call = self.call(user, event).map_err(unavailable)?;
+    async fn report(
+        &self,
+        user: &UserId,
+        event: &Event,
+        recorded: Option<Seq>,
+    ) -> Result<Published, BusError> {
+        let call = self.call(user, event, recorded).map_err(unavailable)?;
         let reply = timeout(self.deadline, self.send(call)).await.unwrap_or(Err(CallError::Late));
-        outcome(reply.map_err(|error| unavailable(error.into()))?)
+        outcome(reply.map_err(failed)?)
+    }
+
+    async fn unrecorded(
+        &self,
+        user: &UserId,
+        task: TaskId,
+        attempt: Attempt,
+    ) -> Result<Vec<ItemResult>, BusError> {
+        let doing = "reading results that may not be recorded";
+        results::read(&self.redis, user, task, attempt)
+            .await
+            .map_err(|error| BusError::Unavailable { doing, source: error.into() })
     }
 }
 
@@ -116,6 +137,13 @@ fn bodies(event: &Event) -> Result<(Vec<u8>, Vec<u8>), serde_json::Error> {
 
 fn unavailable(source: BoxError) -> BusError {
     BusError::Unavailable { doing: DOING, source }
+}
+
+fn failed(error: CallError) -> BusError {
+    match reaction(&error) {
+        Reaction::ForeignKey => BusError::Taken { doing: DOING, source: error.into() },
+        _ => unavailable(error.into()),
+    }
 }
 
 /// What the function's reply means.

@@ -159,6 +159,7 @@ mod tests {
             effect: (!failed).then_some(if index == 0 { Effect::Already } else { Effect::Changed }),
             error: failed.then(|| "no".to_owned()),
             done_us: None,
+            tries: None,
         }
     }
 

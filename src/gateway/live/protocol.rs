@@ -258,6 +258,7 @@ mod tests {
             effect: None,
             error: Some(error.to_owned()),
             done_us: Some(i64::from(index)),
+            tries: Some(1),
         };
         Event { items: (0..n).map(item).collect(), ..event(1, 2, Status::Running, Counts::new(n)) }
     }

@@ -142,8 +142,12 @@ pub(super) async fn a_lapsed_lease_is_taken_over_with_what_is_pending(store: Any
     let task = submit(&store, "ann", draft(3)).await;
     let first = store.claim(&worker(0), &LAPSING).await.unwrap().unwrap();
     store.record(fence(&first), &[succeeded(1)]).await.unwrap();
+    let left = store.next_lapse().await.unwrap().unwrap();
+    assert!(left <= SHORT, "{left:?}");
     until("the lease lapses", async || store.backlog().await.unwrap().lapsed == 1).await;
+    assert_eq!(store.next_lapse().await.unwrap(), Some(Duration::ZERO));
     let second = store.claim(&worker(1), &RULES).await.unwrap().unwrap();
+    assert!(store.next_lapse().await.unwrap().unwrap() > SHORT);
     assert_eq!(second.task.id, task.id);
     assert_eq!((second.task.state.attempt, second.task.state.tries), (Attempt(2), 2));
     assert_eq!((second.task.worker, second.task.counts.succeeded), (Some(worker(1)), 1));
@@ -167,6 +171,7 @@ fn still(status: Status) -> Renewal {
 
 pub(super) async fn a_renewed_lease_is_not_taken_over(store: AnyStore) {
     submit(&store, "ann", draft(1)).await;
+    assert_eq!(store.next_lapse().await.unwrap(), None, "nothing is held");
     let held = store.claim(&worker(0), &LAPSING).await.unwrap().unwrap();
     assert_eq!(store.renew(&[fence(&held)], LONG).await.unwrap(), [still(Status::Running)]);
     // Twice the first lease: without the renewal it would be claimable by now.

@@ -284,6 +284,13 @@ impl Book {
         candidates.min_by_key(order).map(|record| record.task.id)
     }
 
+    pub(super) fn next_lapse(&self, now: &Now) -> Option<Duration> {
+        let held = self.open_records().filter(|record| record.task.state.status.is_held());
+        let claimable = held.filter(|record| record.task.state.tries < record.task.max_attempts);
+        let ends = claimable.map(|record| record.lease_until.unwrap_or(now.mono));
+        ends.min().map(|end| end.saturating_duration_since(now.mono))
+    }
+
     fn open_records(&self) -> impl Iterator<Item = &Record> {
         self.open.iter().filter_map(|id| self.tasks.get(id))
     }

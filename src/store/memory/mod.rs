@@ -97,6 +97,10 @@ impl ClaimStore for MemoryStore {
         self.book().claim(worker, rules, &self.now())
     }
 
+    async fn next_lapse(&self) -> Result<Option<Duration>, StoreError> {
+        Ok(self.book().next_lapse(&self.now()))
+    }
+
     async fn renew(&self, held: &[Fence], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
         Ok(self.book().renew(held, lease, &self.now()))
     }

@@ -28,6 +28,15 @@ impl ClaimStore for PostgresStore {
         self.claim_best(worker, rules).await.map_err(while_("claiming a task"))
     }
 
+    async fn next_lapse(&self) -> Result<Option<Duration>, StoreError> {
+        let call = async {
+            let left = sqlx::query_scalar::<_, Option<i64>>(statements::NEXT_LAPSE).bind(&ACTIONS[..]);
+            Ok(left.fetch_one(self.db.pool()).await?)
+        };
+        let left = self.db.read(call).await.map_err(while_("looking for the next lapse"))?;
+        Ok(left.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))))
+    }
+
     async fn renew(&self, held: &[Fence], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
         if held.is_empty() {
             return Ok(Vec::new());

@@ -311,6 +311,11 @@ statements! {
         FROM held, sums WHERE tasks.id = held.id
         RETURNING tasks.total, tasks.succeeded, tasks.failed, tasks.skipped, tasks.cancelled";
 
+    /// Milliseconds until the first lease ends of the tasks that may then be claimed, of the actions `$1` that we know.
+    NEXT_LAPSE = "
+        SELECT (extract(epoch FROM min(lease_until) - clock_timestamp()) * 1000)::bigint FROM tasks
+        WHERE status IN ('running', 'cancelling') AND tries < max_attempts AND action = ANY ($1)";
+
     /// Marks outbox rows.
     PUBLISHED = "UPDATE outbox SET published_at = now() WHERE id = ANY ($1) AND published_at IS NULL";
 

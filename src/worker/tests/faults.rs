@@ -103,11 +103,13 @@ async fn replies_that_are_lost_double_nothing() {
 async fn a_worker_that_cannot_renew_stops_before_another_one_may_begin() {
     let rig = Rig::new();
     let slow = TestActions::taking(Duration::from_secs(100));
-    let _old = rig.worker("w1", &slow, WorkerConfig { item_timeout: Duration::from_secs(200), ..quiet() });
+    let old = rig.worker("w1", &slow, WorkerConfig { item_timeout: Duration::from_secs(200), ..quiet() });
     rig.submit(5).await;
     until("items are in flight", || async { slow.in_work() == 5 }).await;
     rig.store.no_renewals.store(true, Ordering::SeqCst);
     until("the worker stopped itself", || async { slow.in_work() == 0 }).await;
+    // Else it claims the task itself when the lease is over.
+    old.stop();
     let rules = ClaimRules { lease: Duration::from_secs(5), per_cluster_max: 32 };
     let thief = ReplicaId::new("thief").unwrap();
     let early = rig.store.store.claim(&thief, &rules).await.unwrap();

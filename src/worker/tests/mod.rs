@@ -4,6 +4,7 @@ mod faults;
 mod orders;
 mod running;
 mod stopping;
+mod takeover;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -29,8 +30,8 @@ use crate::store::{
     OutboxId, Renewal, StoreError, Task, TaskStore,
 };
 use crate::task::{
-    Counts, Draft, Effect, Event, Item, ItemResult, ItemState, ReplicaId, Seq, Status, TaskId, TaskSpec,
-    Then, UserId,
+    Attempt, Counts, Draft, Effect, Event, Item, ItemResult, ItemState, ReplicaId, Seq, Status, TaskId,
+    TaskSpec, Then, UserId,
 };
 use crate::telemetry::Metrics;
 
@@ -61,7 +62,12 @@ fn take_one(left: &AtomicU32) -> bool {
 
 #[async_trait]
 impl Publisher for TestBus {
-    async fn publish(&self, user: &UserId, event: &Event) -> Result<Published, BusError> {
+    async fn report(
+        &self,
+        user: &UserId,
+        event: &Event,
+        recorded: Option<Seq>,
+    ) -> Result<Published, BusError> {
         let away = || BusError::Unavailable { doing: "publishing", source: "cut".into() };
         let slow = *lock(&self.slow);
         if !slow.is_zero() {
@@ -70,11 +76,23 @@ impl Publisher for TestBus {
         if self.away.load(Ordering::SeqCst) || take_one(&self.fail_before) {
             return Err(away());
         }
-        let published = self.bus.publish(user, event).await?;
+        let published = self.bus.report(user, event, recorded).await?;
         if let Published::Appended(_) = published {
             lock(&self.appended).push(event.clone());
         }
         if take_one(&self.fail_after) { Err(away()) } else { Ok(published) }
+    }
+
+    async fn unrecorded(
+        &self,
+        user: &UserId,
+        task: TaskId,
+        attempt: Attempt,
+    ) -> Result<Vec<ItemResult>, BusError> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(BusError::Unavailable { doing: "reading results", source: "cut".into() });
+        }
+        self.bus.unrecorded(user, task, attempt).await
     }
 }
 
@@ -125,6 +143,11 @@ impl ClaimStore for TestStore {
         self.claims.fetch_add(1, Ordering::SeqCst);
         self.up("claiming")?;
         self.store.claim(worker, rules).await
+    }
+
+    async fn next_lapse(&self) -> Result<Option<Duration>, StoreError> {
+        self.up("looking for the next lapse")?;
+        self.store.next_lapse().await
     }
 
     async fn renew(&self, held: &[Fence], lease: Duration) -> Result<Vec<Renewal>, StoreError> {

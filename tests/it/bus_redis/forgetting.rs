@@ -108,7 +108,7 @@ async fn a_server_that_stands_still_delays_and_loses_nothing() {
     until("everything to be acknowledged", async || pending(&server, &events, &group) == 0).await;
 }
 
-/// Appends entries of attempt 1 as `mp1_publish` does but without ringing, then runs `then`, all in one step.
+/// Appends entries of attempt 1 as `mp2_publish` does but without ringing, then runs `then`, all in one step.
 fn append_silently(server: &Server, user: &UserId, seqs: std::ops::RangeInclusive<u64>, then: &str) {
     let script = format!(
         "for seq = {}, {} do

@@ -42,7 +42,7 @@ async fn the_library_is_installed_compared_and_healed() {
     let replica = Replica::start(&server, &patient());
     replica.publish(&user("heals"), TaskId::generate(), 1..=1).await;
     assert_eq!(redis.library_state().await.unwrap(), LibraryState::Current);
-    let other = format!("#!lua name={LIBRARY}\nredis.register_function('mp1_head', function() return 1 end)");
+    let other = format!("#!lua name={LIBRARY}\nredis.register_function('mp2_head', function() return 1 end)");
     server.command(&["FUNCTION", "LOAD", "REPLACE", &other]).unwrap();
     assert_eq!(redis.library_state().await.unwrap(), LibraryState::Different);
     redis.install_library().await.unwrap();

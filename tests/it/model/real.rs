@@ -156,6 +156,7 @@ fn event(told: &Told) -> Event {
         effect: None,
         error: None,
         done_us: None,
+        tries: None,
     };
     let progress = progress(task_id(told.task), told.attempt, told.seq);
     let items = told.items.iter().map(change).collect();
