@@ -29,6 +29,7 @@ mod maintenance;
 mod model;
 mod redis_keys;
 mod servers;
+mod soak;
 mod store;
 mod support;
 mod takeover;
