@@ -2,15 +2,18 @@
 //!
 //! Each connection has a deadline for its headers (also while it idles between requests), counts against a limit for
 //! as long as its socket lives (upgraded or not), and is told when the process stops. An answer that comes before the
-//! body was read still reaches its client ([`unread`]). Not here: routes, and what is sent over upgraded sockets.
+//! body was read still reaches its client ([`unread`]); a stop waits for requests and not for connections without one
+//! ([`working`]). Not here: routes, and what is sent over upgraded sockets.
 
 mod unread;
+mod working;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
@@ -22,8 +25,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use working::Working;
+
 /// How long a client may take to send the head of a request, and how long a connection may idle before one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// At a stop: how long a connection may be without a request before it is dropped, half a head or not.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most bytes of a request head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Unsent bytes past which a socket reports that it is full, so that what waits can still be merged here.
@@ -93,7 +100,9 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
 
 async fn connection(stream: TcpStream, app: Router, permit: ConnectionPermit, stops: Stops) {
     tune(&stream);
-    let service = service_fn(move |request| answer(app.clone(), request, permit.clone()));
+    let working = Working::default();
+    let at_work = working.clone();
+    let service = service_fn(move |request| answer(app.clone(), request, permit.clone(), at_work.clone()));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -107,6 +116,7 @@ async fn connection(stream: TcpStream, app: Router, permit: ConnectionPermit, st
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => ended,
+                () = working.ceased(STOP_TIMEOUT) => return,
                 () = stops.hard.cancelled() => return,
             }
         }
@@ -121,12 +131,14 @@ async fn answer(
     app: Router,
     mut request: Request<Incoming>,
     permit: ConnectionPermit,
+    working: Working,
 ) -> Result<Response, Infallible> {
+    let at_work = working.begin();
     request.extensions_mut().insert(permit);
     let (request, rest) = unread::lend(request);
     let response = app.oneshot(request).await?;
     rest.read_off().await;
-    Ok(response)
+    Ok(response.map(|body| Body::new(at_work.until_sent(body))))
 }
 
 /// Sets what keeps latency low and stalled clients cheap. A socket that refuses works without it.
@@ -262,6 +274,27 @@ mod tests {
         assert!(next_bytes(&mut busy).await.starts_with("HTTP/1.1 200"));
         rig.tracker.close();
         timeout(PATIENCE, rig.tracker.wait()).await.expect("all connections end");
+    }
+
+    /// One that never ends its head would otherwise hold a stop up for as long as a head may take.
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_does_not_wait_for_the_rest_of_a_head() {
+        let rig = Rig::start(10).await;
+        let mut half = rig.connect(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
+        let mut second = rig.connect(REQUEST).await;
+        assert!(next_bytes(&mut second).await.starts_with("HTTP/1.1 200"));
+        second.write_all(b"GET / HT").await.unwrap();
+        let mut busy = rig.busy().await;
+        let began = Instant::now();
+        rig.stops.soft.cancel();
+        assert_eq!(
+            (next_bytes(&mut half).await, next_bytes(&mut second).await),
+            (String::new(), String::new())
+        );
+        assert!(began.elapsed() < 3 * STOP_TIMEOUT, "{:?}", began.elapsed());
+        tokio::time::sleep(3 * STOP_TIMEOUT).await;
+        rig.let_go.notify_one();
+        assert!(next_bytes(&mut busy).await.starts_with("HTTP/1.1 200"), "a request is waited for");
     }
 
     fn post(headers: &str) -> Vec<u8> {
