@@ -4,7 +4,7 @@
 //! once, whoever many sockets take it. Not here: what a socket does with it ([`super::live::session`]).
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +41,19 @@ pub(crate) struct Socket {
     pub(crate) expires_s: i64,
     /// When it last gave a sign of life, in milliseconds since the hub was made.
     seen_ms: AtomicU64,
+    /// Whether nobody waits any more for it to join.
+    given_up: AtomicBool,
+}
+
+/// Gives a socket up when its caller leaves before it has joined.
+struct Waiting(Option<Arc<Socket>>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.0 {
+            socket.given_up.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// All sockets of this replica.
@@ -89,16 +102,21 @@ impl Hub {
 
     /// Adds a socket of `user`. Once this returns, every entry appended from now on reaches its outbox.
     ///
-    /// Cancel-safe: following is finished in the background, and what nobody waits for any more leaves again.
+    /// Cancel-safe: following is finished in the background, and what nobody waits for any more leaves again. It takes no
+    /// place under the limit meanwhile, or an outage would use them all up, and a client is told not to come back.
     pub(crate) async fn join(
         self: &Arc<Self>,
         user: &UserId,
         expires_s: i64,
     ) -> Result<Membership, JoinError> {
         let membership = self.enter(user, expires_s)?;
+        let mut waiting = Waiting(Some(Arc::clone(&membership.socket)));
         let joining = tokio::spawn(membership.follow());
         match tokio::time::timeout(FOLLOW_TIMEOUT, joining).await {
-            Ok(Ok(joined)) => joined,
+            Ok(Ok(joined)) => {
+                waiting.0 = None;
+                joined
+            }
             Ok(Err(error)) => Err(unavailable(error)),
             Err(error) => Err(unavailable(error)),
         }
@@ -111,7 +129,8 @@ impl Hub {
             users.entry(user.clone()).or_insert_with(|| Arc::new(Channel::new(self.metrics.clone())));
         let channel = Arc::clone(channel);
         let mut sockets = channel.fanout.sockets();
-        if sockets.len() >= self.per_user_max {
+        let waited_for = sockets.iter().filter(|socket| !socket.given_up.load(Ordering::Relaxed));
+        if waited_for.count() >= self.per_user_max {
             return Err(JoinError::TooMany);
         }
         let socket = Arc::new(self.socket(expires_s));
@@ -126,6 +145,7 @@ impl Hub {
             id: self.ids.fetch_add(1, Ordering::Relaxed),
             expires_s,
             seen_ms: AtomicU64::new(self.uptime_ms()),
+            given_up: AtomicBool::new(false),
         }
     }
 
@@ -154,6 +174,11 @@ impl Hub {
     }
 }
 
+/// Nobody waits any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the client did not wait")]
+struct GivenUp;
+
 fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> JoinError {
     JoinError::Unavailable(BusError::Unavailable { doing: "following a stream", source: error.into() })
 }
@@ -174,6 +199,10 @@ impl Membership {
 
     /// Bounded by itself: the user's other sockets wait for this call, whoever made it.
     async fn begin(&self, fanout: &Arc<Fanout>) -> Result<Following, JoinError> {
+        if self.socket.given_up.load(Ordering::Relaxed) {
+            // The next in line may still be waited for.
+            return Err(unavailable(GivenUp));
+        }
         let inbox: Arc<dyn Inbox> = Arc::clone(fanout) as Arc<dyn Inbox>;
         match tokio::time::timeout(FOLLOW_TIMEOUT, self.hub.feed.follow(&self.user, inbox)).await {
             Ok(followed) => followed.map_err(JoinError::Unavailable),

@@ -201,6 +201,26 @@ async fn a_live_connection_that_cannot_begin_is_a_503_with_retry_after() {
     rig.stop().await;
 }
 
+/// Connections that were given up take no place: a client that were told of too many would not come back.
+#[tokio::test]
+async fn an_outage_does_not_use_up_the_sockets_of_a_user() {
+    let (rig, faults, _) = faulty(|parts| parts.limits.sockets_per_user = 4).await;
+    faults.set("feed.follow", Fault::Hangs);
+    let refused = || async { refusal(bearer(&rig, "ada", "")).await.status() };
+    let all = futures_util::future::join_all([refused(), refused(), refused(), refused()]).await;
+    assert!(all.iter().all(|status| *status == 503), "{all:?}");
+    faults.clear();
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut live = rig.live("ada", None).await;
+        live.snapshot().await;
+        open.push(live);
+    }
+    let mut fifth = rig.live("ada", None).await;
+    assert_eq!(fifth.closed().await, 4504);
+    rig.stop().await;
+}
+
 /// After it there are close codes.
 #[tokio::test]
 async fn a_live_connection_that_cannot_be_brought_up_to_date_is_closed_with_4011() {
