@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test setup lint unit model web fmt openapi load deny
+.PHONY: help demo test setup lint unit upgrade model web fmt openapi load deny
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -20,7 +20,10 @@ lint: ## Formatting and lints; warnings are errors
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 unit: setup ## Unit, contract, multi-process and browser tests
-	cargo test --workspace --locked
+	PREVIOUS_MILEPOST="$$(scripts/previous.sh)" cargo test --workspace --locked
+
+upgrade: setup ## A rolling upgrade from the commit before, and back, under load
+	PREVIOUS_MILEPOST="$$(scripts/previous.sh)" cargo test --locked --test it faults::upgrade
 
 model: ## Interleavings of crashes, lost replies and late writes over the memory backends (PROPTEST_CASES=50000 for a long run)
 	cargo test --locked --test it -- --nocapture model::

@@ -12,6 +12,7 @@ mod database;
 mod dispatch_postgres;
 mod dispatch_redis;
 mod doctor;
+mod faults;
 mod gateway_acks;
 mod gateway_api;
 mod gateway_control;

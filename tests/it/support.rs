@@ -78,6 +78,24 @@ impl Api {
         task["task_id"].as_str().unwrap_or_else(|| panic!("no id in {task}")).to_owned()
     }
 
+    /// Sends a batch that is to be refused: the status, the whole seconds of Retry-After, and the problem.
+    pub async fn refused(&self, path: &str, body: &Value) -> (u16, Option<u64>, Value) {
+        let url = format!("{}/api/v1/{path}", self.base);
+        let request = self.http.post(url).bearer_auth(&self.token).json(body);
+        let answer = request.timeout(PATIENCE).send().await.unwrap();
+        let after = answer.headers().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
+        (answer.status().as_u16(), after, answer.json().await.unwrap_or(Value::Null))
+    }
+
+    /// Submits a batch under an idempotency key, once. No status when there is no answer.
+    pub async fn submit_with_key(&self, key: &str, body: &Value) -> (Option<u16>, Value) {
+        let request = self.http.post(format!("{}/api/v1/tasks", self.base)).bearer_auth(&self.token);
+        match request.header("idempotency-key", key).json(body).timeout(PATIENCE).send().await {
+            Ok(answer) => (Some(answer.status().as_u16()), answer.json().await.unwrap_or(Value::Null)),
+            Err(_) => (None, Value::Null),
+        }
+    }
+
     /// Waits until the record says that the task is over, and gives it back.
     pub async fn finished(&self, task: &str) -> Value {
         let record = async || Some(self.get(&format!("tasks/{task}")).await).filter(is_terminal);

@@ -1,7 +1,7 @@
 //! A wall clock that a test moves, for processes of its own: libfaketime, preloaded.
 //!
-//! Only the time of day moves; monotonic time goes on as it is, as it does when an operator or NTP steps a real clock. The
-//! offset is read from a file at every look at the clock, so it may change while a process runs.
+//! Only the time of day moves; monotonic time goes on as it is, as it does when an operator or NTP steps a real clock,
+//! unless asked for. The offset is read from a file at every look at the clock, so it may change while a process runs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +21,7 @@ const PLACES: [&str; 4] = [
 #[derive(Debug)]
 pub struct FakeClock {
     library: &'static str,
+    monotonic: bool,
     folder: TempDir,
 }
 
@@ -30,9 +31,23 @@ impl FakeClock {
     /// # Errors
     /// When libfaketime is not installed.
     pub fn new() -> Result<Self> {
+        Self::moving(false)
+    }
+
+    /// A clock that takes monotonic time with it. Stop a process, set this clock back by as long as it stood, and let it
+    /// go on: as after the suspension of a host, the process cannot know that time has passed.
+    ///
+    /// # Errors
+    /// When libfaketime is not installed.
+    pub fn of_suspended_host() -> Result<Self> {
+        Self::moving(true)
+    }
+
+    fn moving(monotonic: bool) -> Result<Self> {
         let library = PLACES.into_iter().find(|place| std::path::Path::new(place).exists());
         let library = library.context("libfaketime is not installed: apt-get install faketime")?;
-        let clock = Self { library, folder: tempfile::Builder::new().prefix("milepost-clock-").tempdir()? };
+        let folder = tempfile::Builder::new().prefix("milepost-clock-").tempdir()?;
+        let clock = Self { library, monotonic, folder };
         clock.write("+0")?;
         Ok(clock)
     }
@@ -60,7 +75,8 @@ impl FakeClock {
         // libfaketime allocates before it can tell the time.
         let preload = format!("LD_PRELOAD={}:libc.so.6", self.library);
         let file = format!("FAKETIME_TIMESTAMP_FILE={}", self.file().display());
-        let words = ["env", &preload, &file, "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+        let real = format!("FAKETIME_DONT_FAKE_MONOTONIC={}", u8::from(!self.monotonic));
+        let words = ["env", &preload, &file, "FAKETIME_NO_CACHE=1", &real];
         words.map(str::to_owned).to_vec()
     }
 

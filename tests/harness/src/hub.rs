@@ -116,6 +116,8 @@ impl HubSpec {
 pub struct Replica {
     name: String,
     args: Vec<String>,
+    /// How many of them follow the program.
+    own_args: usize,
     env: Vec<(String, String)>,
     port: u16,
     admin_port: u16,
@@ -156,13 +158,28 @@ impl Replica {
         self.process().wait_gone(within).with_context(|| self.report())
     }
 
+    /// Has the process be of another binary from its next start on.
+    pub fn replace_binary(&mut self, binary: &Path) {
+        let place = self.args.len() - self.own_args - 1;
+        self.args[place] = binary.display().to_string();
+    }
+
     /// Starts the process (again) on its ports and waits until it is ready.
     ///
     /// # Errors
     /// When it does not become ready.
     pub fn run(&mut self) -> Result<()> {
+        self.launch()?;
+        self.wait_ready()
+    }
+
+    fn launch(&mut self) -> Result<()> {
         self.process = None;
         self.process = Some(Process::start(&self.args, &self.env, &self.log, "KILL")?);
+        Ok(())
+    }
+
+    fn wait_ready(&self) -> Result<()> {
         wait_for(Duration::from_secs(30), "a replica to be ready", || {
             if !self.process().is_alive() {
                 bail!("it ended");
@@ -170,6 +187,30 @@ impl Replica {
             Ok(get(self.admin_port, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))
         })
         .with_context(|| self.report())
+    }
+
+    /// The HTTP status of a probe, such as `/readyz`.
+    ///
+    /// # Errors
+    /// When the admin port does not answer.
+    pub fn probe(&self, path: &str) -> Result<u16> {
+        let answer = get(self.admin_port, path)?;
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        status.parse().with_context(|| answer.clone())
+    }
+
+    /// The readiness page, which also says how the process calls itself.
+    ///
+    /// # Errors
+    /// When the admin port does not answer.
+    pub fn page(&self) -> Result<String> {
+        get(self.admin_port, "/readyz")
+    }
+
+    /// What the process wrote so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Its metrics, as Prometheus sees them.
@@ -191,8 +232,22 @@ impl Replica {
         line.rsplit(' ').next().unwrap_or_default().parse().with_context(|| line.to_owned())
     }
 
+    /// The sum of a metric over its labels; of some of them, if `name` goes on with `{` and a label.
+    ///
+    /// # Errors
+    /// When the admin port does not answer or has no such line.
+    pub fn total(&self, name: &str) -> Result<f64> {
+        let text = self.metrics()?;
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(name)).collect();
+        if lines.is_empty() {
+            bail!("{name} is not in {text}");
+        }
+        let value = |line: &&str| line.rsplit(' ').next().unwrap_or_default().parse::<f64>();
+        Ok(lines.iter().map(value).sum::<Result<_, _>>()?)
+    }
+
     fn report(&self) -> String {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log();
         let tail: Vec<&str> = log.lines().rev().take(30).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
         format!("log of {}:\n{}", self.name, tail.join("\n"))
@@ -275,15 +330,28 @@ impl Hub {
         if self.spec.mode == HubMode::Memory {
             let replica = self.replica("serve", &["serve"], &ReplicaSpec::default())?;
             self.gateways.push(replica);
-            return Ok(());
+            return self.gateways[0].wait_ready();
         }
         self.command(&["migrate"])?;
         for _ in 0..self.spec.gateways {
-            self.add_gateway()?;
+            self.launch_gateway(&ReplicaSpec::default())?;
         }
         for _ in 0..self.spec.workers {
-            self.add_worker()?;
+            self.launch_worker(&ReplicaSpec::default())?;
         }
+        self.gateways.iter().chain(&self.workers).try_for_each(Replica::wait_ready)
+    }
+
+    fn launch_gateway(&mut self, spec: &ReplicaSpec<'_>) -> Result<()> {
+        let replica = self.replica(&format!("gateway-{}", self.gateways.len()), &["gateway"], spec)?;
+        self.gateways.push(replica);
+        Ok(())
+    }
+
+    fn launch_worker(&mut self, spec: &ReplicaSpec<'_>) -> Result<()> {
+        let name = format!("worker-{}", self.workers.len());
+        let replica = self.replica(&name, &["worker", "--with-maintenance"], spec)?;
+        self.workers.push(replica);
         Ok(())
     }
 
@@ -349,6 +417,7 @@ impl Hub {
         let (port, admin_port) = (ports::free()?, ports::free()?);
         let mut args = spec.clock.map(FakeClock::prefix).unwrap_or_default();
         args.push(spec.binary.as_ref().unwrap_or(&self.spec.binary).display().to_string());
+        let program = args.len();
         args.extend(command.iter().map(|&word| word.to_owned()));
         args.extend(["--config".to_owned(), self.config().display().to_string()]);
         let mut env = self.spec.env.clone();
@@ -356,8 +425,10 @@ impl Hub {
         env.push(("MILEPOST_SERVER__LISTEN".into(), format!("127.0.0.1:{port}")));
         env.push(("MILEPOST_SERVER__ADMIN_LISTEN".into(), format!("127.0.0.1:{admin_port}")));
         let log = self.folder.path().join(format!("{name}.log"));
-        let mut replica = Replica { name: name.to_owned(), args, env, port, admin_port, log, process: None };
-        replica.run()?;
+        let own_args = args.len() - program;
+        let name = name.to_owned();
+        let mut replica = Replica { name, args, own_args, env, port, admin_port, log, process: None };
+        replica.launch()?;
         Ok(replica)
     }
 
@@ -374,9 +445,8 @@ impl Hub {
     /// # Errors
     /// When it does not become ready.
     pub fn add_gateway_with(&mut self, spec: &ReplicaSpec<'_>) -> Result<()> {
-        let replica = self.replica(&format!("gateway-{}", self.gateways.len()), &["gateway"], spec)?;
-        self.gateways.push(replica);
-        Ok(())
+        self.launch_gateway(spec)?;
+        self.gateways.last().map_or(Ok(()), Replica::wait_ready)
     }
 
     /// Starts one more worker.
@@ -392,10 +462,8 @@ impl Hub {
     /// # Errors
     /// When it does not become ready.
     pub fn add_worker_with(&mut self, spec: &ReplicaSpec<'_>) -> Result<()> {
-        let name = format!("worker-{}", self.workers.len());
-        let replica = self.replica(&name, &["worker", "--with-maintenance"], spec)?;
-        self.workers.push(replica);
-        Ok(())
+        self.launch_worker(spec)?;
+        self.workers.last().map_or(Ok(()), Replica::wait_ready)
     }
 
     /// Runs one command of the binary with the hub's configuration, and gives back what it prints.
@@ -403,8 +471,15 @@ impl Hub {
     /// # Errors
     /// When the command fails; with what it said.
     pub fn command(&self, args: &[&str]) -> Result<String> {
-        let output =
-            Command::new(&self.spec.binary).args(args).arg("--config").arg(self.config()).output()?;
+        self.command_of(&self.spec.binary, args)
+    }
+
+    /// The same with another binary than the hub's.
+    ///
+    /// # Errors
+    /// When the command fails; with what it said.
+    pub fn command_of(&self, binary: &Path, args: &[&str]) -> Result<String> {
+        let output = Command::new(binary).args(args).arg("--config").arg(self.config()).output()?;
         if !output.status.success() {
             bail!("{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
@@ -427,6 +502,12 @@ impl Hub {
         let postgres = self.postgres.as_ref().context("this mode has no database")?;
         let name = self.database.rsplit('/').next().unwrap_or_default();
         postgres.sql(name, statement)
+    }
+
+    /// The URL of the database, past any proxy. Empty in memory mode.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
     }
 
     /// Base addresses of all gateways.

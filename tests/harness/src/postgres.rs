@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::process::{Process, wait_for};
@@ -78,6 +80,34 @@ impl Postgres {
     #[must_use]
     pub fn process(&self) -> &Process {
         self.process.as_ref().expect("a started server has a process")
+    }
+
+    /// Stops the server as a whole, sessions too, so that nobody gets an answer or a refusal.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn freeze(&self) -> Result<()> {
+        // The postmaster first: it starts no further session then.
+        self.signal_all(Signal::SIGSTOP)
+    }
+
+    /// Lets a frozen server go on.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal_all(Signal::SIGCONT)
+    }
+
+    fn signal_all(&self, signal: Signal) -> Result<()> {
+        let pid = self.process().pid();
+        self.process().signal(signal)?;
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        for child in children.split_whitespace() {
+            // One that has ended meanwhile needs no signal.
+            let _ = kill(Pid::from_raw(child.parse()?), signal);
+        }
+        Ok(())
     }
 
     /// The port it listens on.

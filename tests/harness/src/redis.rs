@@ -88,6 +88,12 @@ impl Redis {
         self.port
     }
 
+    /// Where it keeps its data.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// The address clients use.
     #[must_use]
     pub fn url(&self) -> String {
