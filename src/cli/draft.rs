@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::budget::BudgetArgs;
 use super::exit::UsageError;
 use crate::config::duration;
 use crate::task::Draft;
@@ -71,6 +72,9 @@ pub struct DraftArgs {
     /// Claims by workers before the task is given up.
     #[arg(long, value_name = "N")]
     pub max_attempts: Option<u16>,
+
+    #[command(flatten)]
+    pub(super) budget: BudgetArgs,
 }
 
 impl DraftArgs {
@@ -90,7 +94,7 @@ impl DraftArgs {
             concurrency: self.concurrency,
             item_timeout_ms: self.item_timeout.map(duration::millis),
             max_attempts: self.max_attempts,
-            failure_budget: None,
+            failure_budget: self.budget.budget()?,
         };
         match TaskSpec::new(draft.clone()) {
             Ok(_) => Ok(draft),

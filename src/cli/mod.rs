@@ -4,6 +4,7 @@
 //! all of its faults at once. Not here: what the roles do; [`wiring`] puts them together and is the only place that
 //! names backends.
 
+pub mod budget;
 pub mod config;
 pub mod connection;
 pub mod control;
@@ -14,6 +15,7 @@ pub mod exit;
 pub mod migrate;
 pub mod names;
 pub mod output;
+pub mod retry;
 pub mod serve;
 pub mod settings;
 pub mod simulator;
@@ -78,6 +80,10 @@ enum Command {
     Pause(control::ControlArgs),
     /// Go on with a paused task.
     Resume(control::ControlArgs),
+    /// Change how many items of a task are worked on at once.
+    Concurrency(control::ConcurrencyArgs),
+    /// Try again what did not end well, as a further task.
+    Retry(retry::RetryArgs),
     /// Bring the schema of Postgres and the functions of Redis up to date.
     Migrate,
     /// Check the configuration and every server it names, and say how to mend what is wrong.
@@ -133,6 +139,8 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Cancel(args) => control::run(&args, Control::Cancel, out).await,
         Command::Pause(args) => control::run(&args, Control::Pause, out).await,
         Command::Resume(args) => control::run(&args, Control::Resume, out).await,
+        Command::Concurrency(args) => control::concurrency(&args, out).await,
+        Command::Retry(args) => retry::run(&args, out).await,
         Command::Migrate => migrate::run(settings, out).await,
         Command::Doctor => doctor::run(settings, out).await,
         Command::Config => config::run(settings, out),

@@ -145,6 +145,22 @@ fn describe(info: &TaskInfo, out: Output) {
     }
     line("status", format!("{}, attempt {}", table::status(view.status, paint), view.attempt));
     line("items", table::counts(counts, None, paint));
+    if let Some(budget) = &info.failure_budget {
+        line("budget", budget.to_string());
+    }
+    if let Some(message) = &view.message {
+        line("because", paint.yellow(message));
+    }
+    if let Some(parent) = view.parent_id {
+        line("retry of", parent.to_string());
+    }
+    for retry in &info.retries {
+        let counts = table::counts(retry.counts, None, paint);
+        line("retried by", format!("{} {}, {counts}", retry.task_id, table::status(retry.status, paint)));
+    }
+    if let Some(merged) = info.merged {
+        line("in all", table::counts(merged, None, paint));
+    }
     if let Some(error) = &view.error {
         line("error", paint.red(error));
     }

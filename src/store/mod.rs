@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use crate::BoxError;
 use crate::task::{
     Attempt, ClusterName, Counts, Event, Item, ItemName, ItemResult, ItemState, ReplicaId, Status, TaskId,
-    TaskSpec, Then, UserId,
+    TaskSpec, TaskState, Then, UserId,
 };
 
 pub use memory::MemoryStore;
@@ -311,6 +311,11 @@ pub trait ClaimStore: Outbox {
     /// over, so that the worker learns of the pause.
     async fn renew(&self, held: &[Fence], lease: Duration) -> Result<Vec<Renewal>, StoreError>;
 
+    /// Calls `ring` whenever a user may have changed a task that this worker holds, so that it need not wait for its next
+    /// renewal to know; and when it begins to hear, because it may have missed some. A ring may be lost or be for nothing:
+    /// what is to be done is what a renewal says. Ends only when this backend never rings. Cancel-safe.
+    async fn hear(&self, worker: &ReplicaId, ring: &(dyn Fn() + Send + Sync));
+
     /// Records results under the fence, all or nothing. A result already there stays as it is, so recording twice is
     /// safe. Counts follow from what was really added; an index that the task does not have adds nothing. A task that
     /// was paused still takes the results of what was in flight. At most [`RECORD_MAX`] results at once.
@@ -327,14 +332,14 @@ pub trait ClaimStore: Outbox {
     /// [`StoreError::Fenced`] when another attempt holds the task, [`StoreError::Refused`] while items are pending.
     async fn finish(&self, fence: Fence, event: &Event) -> Result<OutboxId, StoreError>;
 
-    /// Stops a task whose failure budget is used up, with a sentence that says so, and returns its status: paused or
+    /// Stops a task whose failure budget is used up, with a sentence that says so, and returns its state: paused or
     /// cancelling, as the budget has it; or what a user made of it before, which stays as it is. The holder goes on to
     /// hold it: it finishes what is in flight, and then hands it over or ends it. A task that is called off ends as failed.
     /// Stopping it again changes nothing.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when another attempt holds the task.
-    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<Status, StoreError>;
+    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<TaskState, StoreError>;
 
     /// Gives a task back unfinished, without using up a try, and returns its status: queued, or paused when a user paused
     /// it. Doing so again changes nothing.

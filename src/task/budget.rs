@@ -116,6 +116,23 @@ impl FailureBudget {
     }
 }
 
+impl fmt::Display for FailureBudget {
+    /// For people: `at most 5 or 10 % or 3 in a row may fail, then pause`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limits = [
+            self.failed.map(|most| most.to_string()),
+            self.percent.map(|most| format!("{most} %")),
+            self.consecutive.map(|most| format!("{most} in a row")),
+        ];
+        let limits: Vec<String> = limits.into_iter().flatten().collect();
+        let then = match self.then {
+            Then::Pause => "pause",
+            Then::Abort => "abort",
+        };
+        write!(f, "at most {} may fail, then {then}", limits.join(" or "))
+    }
+}
+
 impl fmt::Display for Passed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { total, before, failed, in_a_row } = self.tally;
@@ -209,6 +226,7 @@ mod tests {
         assert_eq!(fields(NONE), [""]);
         let most = FailureBudget { failed: Some(100_000), percent: Some(99), consecutive: Some(0), ..NONE };
         assert!(fields(most).is_empty());
+        assert_eq!(most.to_string(), "at most 100000 or 99 % or 0 in a row may fail, then pause");
         let bad =
             FailureBudget { failed: Some(100_001), percent: Some(100), consecutive: Some(100_001), ..NONE };
         assert_eq!(fields(bad), [".failed", ".percent", ".consecutive"]);

@@ -55,6 +55,8 @@ pub enum Fenced {
     Event,
     /// The end of a task.
     Terminal,
+    /// A task stopped because its failure budget is used up.
+    Halt,
     /// A task given back unfinished.
     HandOver,
     /// The renewal of a lease.
@@ -65,14 +67,15 @@ pub enum Fenced {
 
 impl Fenced {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Result, Self::Event, Self::Terminal, Self::HandOver, Self::Renewal, Self::Ack];
+    pub const ALL: [Self; 7] =
+        [Self::Result, Self::Event, Self::Terminal, Self::Halt, Self::HandOver, Self::Renewal, Self::Ack];
 
     fn label(self) -> Write {
         let write = match self {
             Self::Result => "result",
             Self::Event => "event",
             Self::Terminal => "terminal",
+            Self::Halt => "halt",
             Self::HandOver => "hand_over",
             Self::Renewal => "renewal",
             Self::Ack => "ack",

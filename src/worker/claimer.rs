@@ -95,6 +95,7 @@ impl Claimer {
         tracing::info!(task.id = %fence.task, task.attempt = %fence.attempt, user.id = %claim.task.owner,
             cluster = %claim.task.cluster, items = claim.pending.len(), "claimed a task");
         let hold = self.worker.leases.hold(fence, state.status, sent);
+        hold.set_concurrency(claim.task.concurrency);
         let worker = Arc::clone(&self.worker);
         let run = async move {
             Runner::new(Arc::clone(&worker), Arc::clone(&hold), claim).run().await;

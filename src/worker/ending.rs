@@ -9,12 +9,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Shared;
+use super::guard::{Guard, Stopped};
 use super::lease::{Held, Order};
 use super::publisher::Publishing;
 use super::recorder::{STORE_DEADLINE, abandon, keep_trying};
 use super::reporter::Reporter;
 use crate::store::{OutboxId, StoreError, Task};
-use crate::task::{Counts, Event, EventKind, Status};
+use crate::task::{Counts, Event, EventKind, Status, TaskState};
 use crate::telemetry::metrics::Fenced;
 
 /// Longest wait for the wake-up of the next worker.
@@ -25,6 +26,7 @@ pub(super) struct Ending<'a> {
     pub(super) worker: &'a Shared,
     pub(super) held: &'a Held,
     pub(super) reporter: &'a Reporter,
+    pub(super) guard: &'a Guard,
     pub(super) task: &'a Task,
 }
 
@@ -45,11 +47,14 @@ impl Ending<'_> {
         failure: Option<String>,
         publishing: &mut Publishing<'_>,
     ) -> Left {
-        match (recorded.verdict(), self.held.order()) {
+        let Stopped { aborted, message } = self.guard.stopped();
+        let failure = failure.or(message.filter(|_| aborted));
+        let verdict = TaskState { aborted, ..self.task.state }.verdict(&recorded);
+        match (verdict, self.held.order()) {
             (_, Order::Stop) => Left::Done,
             (Some(verdict), _) => self.finish(recorded, verdict, failure, publishing).await,
             (None, Order::HandOver | Order::LetGo) => self.give_back(publishing).await,
-            (None, Order::Run | Order::Cancel) => {
+            (None, Order::Run | Order::Halt | Order::Cancel) => {
                 let left = recorded.pending();
                 tracing::warn!(left, "items are left without a result; the next attempt runs them");
                 Left::Done
@@ -117,7 +122,7 @@ impl Ending<'_> {
             self.reporter.say(EventKind::Requeued, status, message);
         } else if self.reporter.status() != status {
             // A pause that we had not heard of in time to tell it while the lanes ran.
-            self.reporter.say(EventKind::Paused, status, None);
+            self.reporter.say(EventKind::Paused, status, self.guard.stopped().message);
         }
         publishing.drain().await;
         if status == Status::Queued {

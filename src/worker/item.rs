@@ -109,7 +109,8 @@ impl ItemRunner {
         };
         tokio::select! {
             biased;
-            _ = self.orders.wait_for(|order| *order != Order::Run) => Turn::Ordered,
+            // A task that is only halted waits for what is to become of it.
+            _ = self.orders.wait_for(|order| *order > Order::Halt) => Turn::Ordered,
             turn = timeout_at(deadline, turn) => match turn {
                 Ok(Ok(lane)) => Turn::Lane(lane),
                 _ => Turn::TooLate,

@@ -1,7 +1,7 @@
 //! The lanes of one task: a bounded number of items at once, fair to the other tasks of the process.
 //!
 //! A lane takes one item after the other from the shared queue; a task has as many lanes as items it may work on at
-//! once, never one per item. Each run needs one of the process's own lanes too, which are given out in the order they
+//! once, never one per item. When a user wants fewer, as many lanes as are too many end, each after the item it has in hand. Each run needs one of the process's own lanes too, which are given out in the order they
 //! were asked for, so that a task of 100,000 items does not keep a task of ten waiting.
 
 use std::collections::VecDeque;
@@ -12,11 +12,11 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::Shared;
+use super::guard::Guard;
 use super::item::{ItemRunner, Tries};
 use super::lease::{Held, Order, lock};
 use super::reporter::Reporter;
 use crate::action::{Action, Target};
-use crate::store::Task;
 use crate::task::{ItemName, ItemResult};
 
 /// Items that wait, in order.
@@ -27,10 +27,48 @@ pub(super) struct Lanes {
     pub(super) worker: Arc<Shared>,
     pub(super) held: Arc<Held>,
     pub(super) reporter: Arc<Reporter>,
+    pub(super) guard: Arc<Guard>,
+    pub(super) action: Arc<dyn Action>,
+    pub(super) tries: Tries,
     /// Items that no lane has taken yet.
     pub(super) queue: Queue,
     /// Items that were begun here and will not be ended here.
     pub(super) left: Queue,
+    pub(super) number: Mutex<Number>,
+}
+
+/// How many lanes there are, and how many there should be.
+#[derive(Debug, Default)]
+pub(super) struct Number {
+    open: usize,
+    wanted: usize,
+}
+
+/// A lane that counts as open until it is dropped or gives way.
+struct Lane<'a> {
+    lanes: &'a Lanes,
+    counts: bool,
+}
+
+impl Lane<'_> {
+    /// Whether this lane is one too many, and ends. No two lanes end for the same one.
+    fn gives_way(&mut self) -> bool {
+        let mut number = lock(&self.lanes.number);
+        let gives_way = self.counts && number.open > number.wanted;
+        if gives_way {
+            number.open -= 1;
+            self.counts = false;
+        }
+        gives_way
+    }
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        if self.counts {
+            lock(&self.lanes.number).open -= 1;
+        }
+    }
 }
 
 /// An item in a lane. Dropped without a result it is among those left.
@@ -46,27 +84,31 @@ impl Drop for Taken<'_> {
 }
 
 impl Lanes {
-    /// Starts the lanes of a task. They end when the queue is empty or the order is not to go on.
-    pub(super) fn start(self, task: &Task, action: &Arc<dyn Action>) -> JoinSet<()> {
-        let config = &self.worker.parts.config;
-        let wanted = task.concurrency.map_or(config.lanes_per_task, usize::from);
-        let lanes = wanted.min(config.lanes_per_task).min(lock(&self.queue).len()).max(1);
-        let tries = Tries::new(config, task.item_timeout);
-        let shared = Arc::new(self);
-        let mut running = JoinSet::new();
-        for _ in 0..lanes {
-            let runner = shared.runner(Arc::clone(action), tries.clone());
-            running.spawn(Arc::clone(&shared).lane(runner).in_current_span());
+    /// Sets how many items a user wants to be worked on at once, within what the process allows, and starts lanes that are
+    /// missing. A lane ends when the queue is empty, when the order is not to go on, or when it is one too many.
+    pub(super) fn set_number(self: &Arc<Self>, wanted: Option<u16>, running: &mut JoinSet<()>) {
+        let most = self.worker.parts.config.lanes_per_task.max(1);
+        let wanted = wanted.map_or(most, |wanted| usize::from(wanted).clamp(1, most));
+        let waiting = lock(&self.queue).len();
+        let mut number = lock(&self.number);
+        number.wanted = wanted;
+        let missing = wanted.saturating_sub(number.open).min(waiting);
+        number.open += missing;
+        drop(number);
+        for _ in 0..missing {
+            running.spawn(Arc::clone(self).lane().in_current_span());
         }
-        running
     }
 
-    fn runner(&self, action: Arc<dyn Action>, tries: Tries) -> ItemRunner {
+    fn runner(&self) -> ItemRunner {
+        let (action, tries) = (Arc::clone(&self.action), self.tries.clone());
         ItemRunner { action, tries, lanes: Arc::clone(&self.worker.lanes), orders: self.held.orders() }
     }
 
-    async fn lane(self: Arc<Self>, mut runner: ItemRunner) {
-        while let Some(permit) = self.turn(&mut runner).await {
+    async fn lane(self: Arc<Self>) {
+        let mut lane = Lane { lanes: &self, counts: true };
+        let mut runner = self.runner();
+        while let Some(permit) = self.turn(&mut lane, &mut runner).await {
             let Some((index, name)) = self.take() else { return };
             self.reporter.started(index, &name);
             let mut taken = Taken { lanes: &self, item: Some((index, name.clone())) };
@@ -75,6 +117,9 @@ impl Lanes {
             let finished_at = self.worker.parts.clock.now();
             if let Some(outcome) = ran.outcome {
                 taken.item = None;
+                if self.guard.count(&outcome, !lock(&self.queue).is_empty()) {
+                    self.held.give(Order::Halt);
+                }
                 let result = ItemResult { index, name, outcome, tries: ran.tries, finished_at };
                 let number = self.reporter.finished(result);
                 self.reporter.safe(number, self.worker.parts.config.record_interval).await;
@@ -86,8 +131,8 @@ impl Lanes {
     }
 
     /// Waits for the right to start another item; `None` when there is none to start.
-    async fn turn(&self, runner: &mut ItemRunner) -> Option<OwnedSemaphorePermit> {
-        if lock(&self.queue).is_empty() {
+    async fn turn(&self, lane: &mut Lane<'_>, runner: &mut ItemRunner) -> Option<OwnedSemaphorePermit> {
+        if lock(&self.queue).is_empty() || lane.gives_way() {
             return None;
         }
         let turn = async {
@@ -97,7 +142,8 @@ impl Lanes {
         tokio::select! {
             biased;
             _ = runner.orders.wait_for(|order| *order != Order::Run) => None,
-            permit = turn => permit,
+            // Somebody may have wanted fewer while it waited.
+            permit = turn => permit.filter(|_| !lane.gives_way()),
         }
     }
 

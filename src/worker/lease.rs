@@ -16,15 +16,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::jittered;
 use crate::store::{ClaimStore, Fence, Renewal, StoreError};
-use crate::task::Status;
+use crate::task::{ReplicaId, Status};
 use crate::telemetry::metrics::Fenced;
 use crate::telemetry::{Metrics, Outage};
+
+/// Shortest pause between two renewals, however often users change their minds.
+const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is to become of a task in hand. Only ever grows: a later order outranks the ones before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Order {
     /// Go on.
     Run,
+    /// Its failure budget is used up: finish what is in flight. What is to become of it follows when the record knows.
+    Halt,
     /// This process stops: finish what is in flight, report it, and give the task back.
     HandOver,
     /// A user paused it: finish what is in flight, report it, and let it rest.
@@ -40,6 +45,7 @@ pub(super) enum Order {
 pub(super) struct Held {
     pub(super) fence: Fence,
     order: watch::Sender<Order>,
+    concurrency: watch::Sender<Option<u16>>,
     until: Mutex<Instant>,
     leaving: AtomicBool,
 }
@@ -47,7 +53,9 @@ pub(super) struct Held {
 impl Held {
     fn new(fence: Fence, status: Status, until: Instant) -> Self {
         let (order, _) = watch::channel(Order::Run);
-        let held = Self { fence, order, until: Mutex::new(until), leaving: AtomicBool::new(false) };
+        let (concurrency, _) = watch::channel(None);
+        let (until, leaving) = (Mutex::new(until), AtomicBool::new(false));
+        let held = Self { fence, order, concurrency, until, leaving };
         held.obey(status);
         held
     }
@@ -60,6 +68,16 @@ impl Held {
     /// The orders to come.
     pub(super) fn orders(&self) -> watch::Receiver<Order> {
         self.order.subscribe()
+    }
+
+    /// How many items at once a user wants, and changes of it to come.
+    pub(super) fn concurrency(&self) -> watch::Receiver<Option<u16>> {
+        self.concurrency.subscribe()
+    }
+
+    /// Notes how many items at once a user wants.
+    pub(super) fn set_concurrency(&self, wanted: Option<u16>) {
+        self.concurrency.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
     }
 
     /// Gives an order, unless one that outranks it was given.
@@ -100,10 +118,11 @@ impl Held {
     /// Takes in what a renewal sent at `sent` said.
     fn renewed(&self, renewal: Renewal, until: Instant, metrics: &Metrics) {
         match renewal {
-            Renewal::Held { status, concurrency: _ } => {
+            Renewal::Held { status, concurrency } => {
                 let mut now = lock(&self.until);
                 *now = until.max(*now);
                 drop(now);
+                self.set_concurrency(concurrency);
                 self.obey(status);
             }
             Renewal::Lost if self.is_leaving() => {}
@@ -133,6 +152,8 @@ pub(super) struct Leases {
     held: Mutex<HashMap<Fence, Arc<Held>>>,
     /// Rung when a task was taken in hand: its lease may be the first to end.
     taken: Notify,
+    /// Rung when a user may have changed a task in hand.
+    changed: Notify,
     lease: Duration,
     renew_interval: Duration,
     metrics: Metrics,
@@ -161,7 +182,8 @@ impl Drop for Hold {
 
 impl Leases {
     pub(super) fn new(lease: Duration, renew_interval: Duration, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { held: Mutex::default(), taken: Notify::new(), lease, renew_interval, metrics })
+        let (taken, changed) = (Notify::new(), Notify::new());
+        Arc::new(Self { held: Mutex::default(), taken, changed, lease, renew_interval, metrics })
     }
 
     /// Takes a task in hand that was claimed by a call sent at `sent`. One whose answer came too late to be believed is
@@ -182,20 +204,32 @@ impl Leases {
         self.all().iter().for_each(|held| held.give(order));
     }
 
+    /// Listens for changes by users until told to stop: each is a reason to renew at once.
+    pub(super) async fn hear(&self, store: Arc<dyn ClaimStore>, worker: ReplicaId, stop: CancellationToken) {
+        let ring = || self.changed.notify_one();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = store.hear(&worker, &ring) => tracing::info!("changes by users come with renewals only"),
+        }
+    }
+
     /// Renews until told to stop, which is after the last task was let go.
     pub(super) async fn run(&self, store: Arc<dyn ClaimStore>, stop: CancellationToken) {
         let outage = Outage::of("renewing leases");
         let mut next = Instant::now() + self.renew_interval;
+        let mut quiet_until = Instant::now();
         loop {
             let wake = self.first_end().map_or(next, |end| end.min(next));
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.taken.notified() => {}
+                () = self.changed.notified() => next = next.min(quiet_until.max(Instant::now())),
                 () = sleep_until(wake) => {}
             }
             self.expire();
             if Instant::now() >= next {
                 next = Instant::now() + self.renew(store.as_ref(), &outage).await;
+                quiet_until = Instant::now() + CHANGE_PAUSE;
                 self.expire();
             }
         }
@@ -275,7 +309,7 @@ mod tests {
 
     use super::*;
     use crate::store::{Claim, ClaimRules, Outbox, OutboxId};
-    use crate::task::{Attempt, Counts, Event, ItemResult, ReplicaId, TaskId, Then};
+    use crate::task::{Attempt, Counts, Event, ItemResult, ReplicaId, TaskId, TaskState, Then};
 
     /// A store that answers renewals as told; `None` is an outage.
     #[derive(Default)]
@@ -305,14 +339,18 @@ mod tests {
             let unavailable = StoreError::Unavailable { doing: "renewing", source: "cut".into() };
             answer.map(|renewal| vec![renewal; held.len()]).ok_or(unavailable)
         }
+        async fn hear(&self, _: &ReplicaId, ring: &(dyn Fn() + Send + Sync)) {
+            ring();
+            std::future::pending().await
+        }
         async fn record(&self, _: Fence, _: &[ItemResult]) -> Result<Counts, StoreError> {
             Ok(Counts::default())
         }
         async fn finish(&self, _: Fence, _: &Event) -> Result<OutboxId, StoreError> {
             Ok(OutboxId(1))
         }
-        async fn halt(&self, _: Fence, _: Then, _: &str) -> Result<Status, StoreError> {
-            Ok(Status::Paused)
+        async fn halt(&self, _: Fence, _: Then, _: &str) -> Result<TaskState, StoreError> {
+            Ok(TaskState { status: Status::Paused, ..TaskState::new() })
         }
         async fn hand_over(&self, _: Fence) -> Result<Status, StoreError> {
             Ok(Status::Queued)

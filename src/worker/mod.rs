@@ -14,6 +14,7 @@
 mod backoff;
 mod claimer;
 mod ending;
+mod guard;
 mod item;
 mod lanes;
 mod lease;
@@ -78,6 +79,9 @@ pub fn run(parts: Parts, life: &Lifecycle) {
     let leases = Arc::clone(&worker.leases);
     let store = Arc::clone(&worker.parts.store);
     let until = idle.clone();
+    let (changes, replica) = (Arc::clone(&worker.leases), worker.parts.replica.clone());
+    let (record, end) = (Arc::clone(&store), idle.clone());
+    life.spawn("changes", async move { changes.hear(record, replica, end).await });
     life.spawn("leases", async move { leases.run(store, until).await });
     life.spawn("tokens", tokens::run(Arc::clone(&worker), ring));
     let claimer =

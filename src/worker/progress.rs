@@ -86,6 +86,16 @@ impl Progress {
         self.said.push_back((kind, status, message));
     }
 
+    /// Tells of a change of how many items run at once.
+    pub(super) fn say_concurrency(&mut self, concurrency: Option<u16>) {
+        self.task.concurrency = concurrency;
+        let message = match concurrency {
+            Some(n) => format!("at most {n} at once from here on"),
+            None => "as many at once as the worker allows from here on".to_owned(),
+        };
+        self.say(EventKind::ConcurrencyChanged, self.status(), Some(message));
+    }
+
     /// The status that watchers know once all of this is published.
     pub(super) fn status(&self) -> Status {
         self.said.back().map_or(self.task.state.status, |(_, status, _)| *status)

@@ -132,6 +132,12 @@ impl Reporter {
         self.news.notify_one();
     }
 
+    /// Tells the watchers that a user changed how many items run at once.
+    pub(super) fn say_concurrency(&self, concurrency: Option<u16>) {
+        lock(&self.progress).say_concurrency(concurrency);
+        self.news.notify_one();
+    }
+
     /// The status that watchers know once all that was said is published.
     pub(super) fn status(&self) -> Status {
         lock(&self.progress).status()

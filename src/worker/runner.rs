@@ -12,22 +12,25 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::backoff::full_jitter;
 use super::ending::{Ending, Left};
-use super::item::crash_message;
+use super::guard::{Guard, Stopped};
+use super::item::{Tries, crash_message};
 use super::lanes::{Lanes, Queue};
 use super::lease::{Held, Order, lock};
 use super::publisher::Publishing;
-use super::recorder::Recording;
+use super::recorder::{Recording, abandon, keep_trying};
 use super::reporter::Reporter;
 use super::takeover::Takeover;
 use crate::action::{Action, ActionError};
 use crate::store::{Claim, Task};
 use crate::task::{Counts, EventKind, ItemOutcome, ItemResult, Status};
+use crate::telemetry::metrics::Fenced;
 
 /// A task in hand, with what is left to do.
 pub(super) struct Runner {
@@ -35,6 +38,7 @@ pub(super) struct Runner {
     held: Arc<Held>,
     task: Task,
     reporter: Arc<Reporter>,
+    guard: Arc<Guard>,
     queue: Queue,
     left: Queue,
 }
@@ -42,8 +46,9 @@ pub(super) struct Runner {
 impl Runner {
     pub(super) fn new(worker: Arc<Shared>, held: Arc<Held>, claim: Claim) -> Self {
         let reporter = Reporter::new(claim.task.clone(), &worker.parts.config, worker.parts.metrics.clone());
+        let (reporter, guard) = (Arc::new(reporter), Arc::new(Guard::new(&claim.task)));
         let queue = Arc::new(Mutex::new(VecDeque::from(claim.pending)));
-        Self { worker, held, task: claim.task, reporter: Arc::new(reporter), queue, left: Arc::default() }
+        Self { worker, held, task: claim.task, reporter, guard, queue, left: Arc::default() }
     }
 
     /// Runs the task as far as it may be run here. Dropped work is taken up by the next attempt.
@@ -60,9 +65,12 @@ impl Runner {
     async fn drive(self) {
         let mut publishing = Publishing::new(&self.worker, &self.held, &self.reporter, &self.task.owner);
         let recorded = self.begin(&mut publishing).await;
+        if self.guard.begin(recorded) {
+            self.held.give(Order::Halt);
+        }
         let (failure, counts) = self.carry(&mut publishing, recorded, self.work()).await;
-        let ending =
-            Ending { worker: &self.worker, held: &self.held, reporter: &self.reporter, task: &self.task };
+        let Self { worker, held, reporter, guard, task, .. } = &self;
+        let ending = Ending { worker, held, reporter, guard, task };
         if ending.end(counts, failure, &mut publishing).await == Left::Cancelled {
             self.held.give(Order::Cancel);
             self.tell(Order::Cancel);
@@ -105,9 +113,45 @@ impl Runner {
         (done, counts)
     }
 
-    /// Brings every item to a result, or stops where the orders say so. Returns why the task itself failed.
+    /// Brings every item to a result, or stops where the orders or the failure budget say so. Returns why the task itself
+    /// failed.
     async fn work(&self) -> Option<String> {
-        let failure = match self.prepare().await {
+        let through = CancellationToken::new();
+        let run = async {
+            let failure = self.run_items().await;
+            through.cancel();
+            failure
+        };
+        let (failure, ()) = tokio::join!(run, self.halt_when_used_up(&through));
+        if self.held.order() == Order::Cancel {
+            self.cancel_rest().await;
+        }
+        failure
+    }
+
+    /// Stops the task once its failure budget is used up, also by the last item. Lanes are held already; the record
+    /// decides, and the watchers are told what it said.
+    async fn halt_when_used_up(&self, through: &CancellationToken) {
+        let (then, passed) = tokio::select! {
+            biased;
+            used_up = self.guard.used_up() => used_up,
+            () = through.cancelled() => return,
+        };
+        let (worker, held, message) = (&*self.worker, &*self.held, passed.to_string());
+        let halt = || worker.parts.store.halt(held.fence, then, &message);
+        let state = match keep_trying(worker, held, "stopping a task", halt).await {
+            Ok(state) => state,
+            Err(error) => return abandon(worker, held, &error, Fenced::Halt),
+        };
+        tracing::info!(status = %state.status, "{message}");
+        self.guard.stop(Stopped { aborted: state.aborted, message: Some(message) });
+        let order = if state.status == Status::Cancelling { Order::Cancel } else { Order::LetGo };
+        held.give(order);
+        self.tell(held.order());
+    }
+
+    async fn run_items(&self) -> Option<String> {
+        match self.prepare().await {
             Some(Ok(action)) => {
                 self.run_lanes(&action).await;
                 None
@@ -120,11 +164,7 @@ impl Runner {
                 self.tell(self.held.order());
                 None
             }
-        };
-        if self.held.order() == Order::Cancel {
-            self.cancel_rest().await;
         }
-        failure
     }
 
     /// Makes the action ready. `None` when an order came first; an error is a sentence for the user.
@@ -165,17 +205,12 @@ impl Runner {
         }
     }
 
-    /// Runs the lanes until all have ended, and tells the watchers of orders that come meanwhile.
+    /// Runs the lanes until all have ended, as many as a user wants, and tells the watchers of orders that come meanwhile.
     async fn run_lanes(&self, action: &Arc<dyn Action>) {
-        let lanes = Lanes {
-            worker: Arc::clone(&self.worker),
-            held: Arc::clone(&self.held),
-            reporter: Arc::clone(&self.reporter),
-            queue: Arc::clone(&self.queue),
-            left: Arc::clone(&self.left),
-        };
-        let mut orders = self.held.orders();
-        let mut running = lanes.start(&self.task, action);
+        let lanes = self.lanes(action);
+        let (mut orders, mut concurrency) = (self.held.orders(), self.held.concurrency());
+        let mut running = JoinSet::new();
+        lanes.set_number(*concurrency.borrow_and_update(), &mut running);
         let grace = self.grace();
         tokio::pin!(grace);
         self.tell(*orders.borrow_and_update());
@@ -183,11 +218,30 @@ impl Runner {
             tokio::select! {
                 ended = running.join_next() => if ended.is_none() { return },
                 Ok(()) = orders.changed() => self.tell(*orders.borrow_and_update()),
+                Ok(()) = concurrency.changed() => {
+                    let wanted = *concurrency.borrow_and_update();
+                    lanes.set_number(wanted, &mut running);
+                    self.reporter.say_concurrency(wanted);
+                }
                 () = &mut grace => break,
             }
         }
         tracing::warn!(lanes = running.len(), "dropping the items that outlast the grace time");
         running.shutdown().await;
+    }
+
+    fn lanes(&self, action: &Arc<dyn Action>) -> Arc<Lanes> {
+        Arc::new(Lanes {
+            worker: Arc::clone(&self.worker),
+            held: Arc::clone(&self.held),
+            reporter: Arc::clone(&self.reporter),
+            guard: Arc::clone(&self.guard),
+            action: Arc::clone(action),
+            tries: Tries::new(&self.worker.parts.config, self.task.item_timeout),
+            queue: Arc::clone(&self.queue),
+            left: Arc::clone(&self.left),
+            number: Mutex::default(),
+        })
     }
 
     /// Waits for the soft stop, and then for as long as items in flight may take.
@@ -196,12 +250,15 @@ impl Runner {
         sleep(self.worker.parts.config.grace).await;
     }
 
-    /// Tells the watchers what a user asked for.
+    /// Tells the watchers what a user asked for, or the failure budget; once.
     fn tell(&self, order: Order) {
-        match order {
-            Order::LetGo => self.reporter.say(EventKind::Paused, Status::Paused, None),
-            Order::Cancel => self.reporter.say(EventKind::Cancelling, Status::Cancelling, None),
-            Order::Run | Order::HandOver | Order::Stop => {}
+        let (kind, status) = match order {
+            Order::LetGo => (EventKind::Paused, Status::Paused),
+            Order::Cancel => (EventKind::Cancelling, Status::Cancelling),
+            Order::Run | Order::Halt | Order::HandOver | Order::Stop => return,
+        };
+        if self.reporter.status() != status {
+            self.reporter.say(kind, status, self.guard.stopped().message);
         }
     }
 

@@ -326,3 +326,63 @@ fn ctrl_c_detaches_and_says_how_to_come_back() {
     assert_eq!(lines(&out)[0]["task"]["status"], "running", "the task goes on");
     assert_eq!(server.run(&["cancel", id]).0, 0);
 }
+
+#[test]
+fn what_failed_is_retried_and_added_up() {
+    let server = Server::start();
+    let args = ["submit", "wait", "-c", "local", "n-[1-9]", "--fail-every", "4", "--json", "--watch"];
+    let (code, out, _) = server.run(&args);
+    assert_eq!(code, 1, "{out}");
+    let summary = lines(&out).pop().unwrap();
+    let id = summary["task"]["task_id"].as_str().unwrap();
+    let (code, out, err) = server.run(&["retry", id, "--reason", "once more", "--watch"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("completed, 2 succeeded"), "{out}");
+    let end = format!("…{} with its retries: 9 succeeded", &id[id.len() - 6..]);
+    assert_eq!(out.lines().last(), Some(end.as_str()), "{out}");
+    let (_, out, _) = server.run(&["tasks", "show", id]);
+    assert!(out.contains("retried by") && out.contains("in all     9 succeeded"), "{out}");
+
+    let (code, _, err) = server.run(&["retry", id]);
+    assert!(code == 2 && err.contains("none of its items are left to retry"), "{code} {err}");
+    let (code, _, err) = server.run(&["retry", id, "--include", "succeeded"]);
+    assert!(code == 2 && err.contains("include[0] must be failed, skipped or cancelled"), "{code} {err}");
+    let unknown = "0190a000-0000-7000-8000-000000000001";
+    let (code, _, err) = server.run(&["retry", unknown]);
+    assert!(code == 2 && err.contains("no such task"), "{code} {err}");
+}
+
+#[test]
+fn a_failure_budget_of_the_command_line_stops_the_task() {
+    let server = Server::start();
+    let wait = ["submit", "wait", "-c", "local", "n-[1-40]", "--fail-every", "2", "--concurrency", "1"];
+    let submit = |more: &[&str]| server.run(&[&wait[..], more].concat());
+    let (code, out, _) = submit(&["--max-failed", "5%", "--on-failure", "abort", "--watch"]);
+    assert_eq!(code, 1, "{out}");
+    let why = "the failure budget is used up: 3 of 40 failed, and 5 % may";
+    let last = out.lines().last().unwrap();
+    assert!(last.contains(why) && last.contains("34 cancelled"), "{out}");
+
+    let (code, out, _) = submit(&["--max-failed", "1,90%", "--max-consecutive", "3", "--json"]);
+    assert_eq!(code, 0, "{out}");
+    let id = lines(&out)[0]["task"]["task_id"].as_str().unwrap().to_owned();
+    let show = || server.run(&["tasks", "show", &id, "--limit", "1"]).1;
+    wait_for(Duration::from_secs(30), "the pause", || Ok(show().contains("paused"))).unwrap();
+    let shown = show();
+    for part in ["at most 1 or 90 % or 3 in a row may fail, then pause", "2 failed, and 1 may"] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    let (code, out, _) = server.run(&["concurrency", &id, "7"]);
+    assert!(code == 0 && out.contains("is paused, at most 7 items at once"), "{code} {out}");
+    let (code, out, _) = server.run(&["concurrency", &id, "default"]);
+    assert!(code == 0 && out.contains("as many items at once as its worker allows"), "{code} {out}");
+    assert_eq!(server.run(&["cancel", &id]).0, 0);
+    let (code, _, err) = server.run(&["concurrency", &id, "7"]);
+    assert!(code == 2 && err.contains("the task is cancelled"), "{code} {err}");
+    let (code, _, err) = server.run(&["concurrency", &id, "0"]);
+    assert!(code == 2 && err.contains("1 to 1000"), "{code} {err}");
+    let (code, _, err) = submit(&["--on-failure", "abort"]);
+    assert!(code == 2 && err.contains("--max-failed"), "{code} {err}");
+    let (code, _, err) = submit(&["--max-failed", "100%"]);
+    assert!(code == 2 && err.contains("failure_budget.percent must be from 0 to 99"), "{code} {err}");
+}

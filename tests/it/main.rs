@@ -7,6 +7,7 @@ mod browser;
 mod bus_postgres;
 mod bus_redis;
 mod cli;
+mod control;
 mod dashboard;
 mod database;
 mod dispatch_postgres;

@@ -7,7 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::super::output::Paint;
 use super::super::table;
-use super::view::{View, stall, title};
+use super::view::{View, remark, title};
 use crate::task::{Event, ItemChange, Status, TaskId, TaskView};
 
 /// Bars kept after their end; those of further tasks make room.
@@ -88,7 +88,7 @@ impl View for Bars {
     }
 
     fn event(&mut self, event: &Event) {
-        if let Some(text) = stall(event) {
+        if let Some(text) = remark(event) {
             self.note(&text);
         }
     }

@@ -60,7 +60,7 @@ impl View for Lines {
     }
 
     fn event(&mut self, event: &Event) {
-        if let Some(text) = stall(event) {
+        if let Some(text) = remark(event) {
             self.out.line(text);
         }
     }
@@ -86,11 +86,16 @@ fn failed(view: &TaskView) -> String {
     }
 }
 
-/// What a person is told of a task that does not get on.
+/// What a person is told of a task besides its progress: that it does not get on, why it was stopped, how it is run.
 #[must_use]
-pub fn stall(event: &Event) -> Option<String> {
-    let message = event.message.as_deref().filter(|_| event.kind == EventKind::Stalled)?;
+pub fn remark(event: &Event) -> Option<String> {
+    let message = event.message.as_deref().filter(|_| is_remark(event.kind))?;
     Some(format!("{}: {message}", title(&TaskView::of(event))))
+}
+
+fn is_remark(kind: EventKind) -> bool {
+    use EventKind::{Cancelling, ConcurrencyChanged, Paused, Stalled};
+    matches!(kind, Stalled | Paused | Cancelling | ConcurrencyChanged)
 }
 
 /// What a task is called on screen: `cordon prod …1a2b3c`.

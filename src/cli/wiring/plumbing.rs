@@ -65,12 +65,12 @@ impl Plumbing {
             }),
             Mode::Postgres => {
                 let database = connect_database(config, metrics).await?;
-                let store = Arc::new(PostgresStore::new(database.clone()));
+                let store = postgres_store(config, &database);
                 Ok(Self::Postgres { database, store })
             }
             Mode::Redis => {
                 let database = connect_database(config, metrics).await?;
-                let store = Arc::new(PostgresStore::new(database.clone()));
+                let store = postgres_store(config, &database);
                 let redis = connect_redis(config, metrics).await?;
                 let publisher = Arc::new(RedisPublisher::start(&redis, &config.bus));
                 Ok(Self::Redis { database, store, redis, publisher })
@@ -147,6 +147,10 @@ impl Plumbing {
             Self::Postgres { database, .. } | Self::Redis { database, .. } => database.close().await,
         }
     }
+}
+
+fn postgres_store(config: &Config, database: &Database) -> Arc<PostgresStore> {
+    Arc::new(PostgresStore::new(database.clone()).with_notify(config.bus.notify))
 }
 
 async fn connect_database(config: &Config, metrics: &Metrics) -> Result<Database> {

@@ -1,5 +1,6 @@
 //! Promises to users who change a task.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -108,6 +109,28 @@ pub(super) async fn racing_cancels_end_a_task_once(store: AnyStore) {
     assert_eq!(ended.count(), 1);
     assert_eq!(store.unpublished(Duration::ZERO, 10).await.unwrap().len(), 1);
     assert_eq!(find(&store, task.id).await.state.attempt, Attempt(1));
+}
+
+pub(super) async fn a_change_rings_for_the_worker_that_holds_the_task(store: AnyStore) {
+    let (rings, holder) = (AtomicU32::new(0), worker(0));
+    let heard = || rings.load(Ordering::SeqCst);
+    let changes = async {
+        until("it begins to hear", async || heard() > 0).await;
+        let task = submit(&store, "ann", draft(1)).await;
+        claim(&store).await;
+        for change in [Control::Concurrency(Some(2)), Control::Pause] {
+            let before = heard();
+            control(&store, task.id, change).await;
+            until("it rings", async || heard() > before).await;
+        }
+    };
+    let ring = || {
+        rings.fetch_add(1, Ordering::SeqCst);
+    };
+    tokio::select! {
+        () = store.hear(&holder, &ring) => panic!("it hears no more"),
+        () = changes => {}
+    }
 }
 
 async fn control(store: &AnyStore, id: TaskId, control: Control) -> Controlled {

@@ -25,8 +25,8 @@ pub(super) async fn a_used_up_budget_pauses_a_task_and_says_why(store: AnyStore)
     assert_eq!(task.budget, Some(budget));
     let held = claim(&store).await;
     assert_eq!((held.task.budget, held.task.failed_before), (Some(budget), Some(0)));
-    assert_eq!(store.halt(fence(&held), Then::Pause, WHY).await.unwrap(), Status::Paused);
-    assert_eq!(store.halt(fence(&held), Then::Pause, "again").await.unwrap(), Status::Paused);
+    assert_eq!(store.halt(fence(&held), Then::Pause, WHY).await.unwrap().status, Status::Paused);
+    assert_eq!(store.halt(fence(&held), Then::Pause, "again").await.unwrap().status, Status::Paused);
     let paused = find(&store, task.id).await;
     assert_eq!((paused.state.status, paused.message.as_deref()), (Status::Paused, Some(WHY)));
     assert_eq!(
@@ -63,7 +63,7 @@ pub(super) async fn a_resume_begins_a_budget_that_knows_all_failures_of_before(s
 pub(super) async fn a_task_that_is_called_off_ends_as_failed(store: AnyStore) {
     let task = submit(&store, "ann", draft(3)).await;
     let held = claim(&store).await;
-    assert_eq!(store.halt(fence(&held), Then::Abort, WHY).await.unwrap(), Status::Cancelling);
+    assert_eq!(store.halt(fence(&held), Then::Abort, WHY).await.unwrap().status, Status::Cancelling);
     let stopped = find(&store, task.id).await;
     assert_eq!((stopped.state.aborted, stopped.message.as_deref()), (true, Some(WHY)));
     assert!(is_refused(&store.hand_over(fence(&held)).await));
@@ -103,7 +103,7 @@ pub(super) async fn what_a_user_did_first_stays(store: AnyStore) {
         let held = claim(&store).await;
         store.control(task.id, change).await.unwrap();
         for then in [Then::Abort, Then::Pause] {
-            assert_eq!(store.halt(fence(&held), then, WHY).await.unwrap(), status);
+            assert_eq!(store.halt(fence(&held), then, WHY).await.unwrap().status, status);
         }
         let after = find(&store, task.id).await;
         assert_eq!((after.state.status, after.state.aborted, after.message), (status, false, None));

@@ -85,6 +85,7 @@ promises! {
     controlling::a_paused_task_waits_until_it_is_resumed,
     controlling::pausing_often_uses_up_no_tries,
     controlling::racing_cancels_end_a_task_once,
+    controlling::a_change_rings_for_the_worker_that_holds_the_task,
     halting::a_used_up_budget_pauses_a_task_and_says_why,
     halting::a_resume_begins_a_budget_that_knows_all_failures_of_before,
     halting::a_task_that_is_called_off_ends_as_failed,

@@ -12,7 +12,7 @@ use crate::store::{
     OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task, TaskQuery, change,
 };
 use crate::task::{
-    Change, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, Then, UserId,
+    Change, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId,
 };
 
 /// The time of a call: by the wall for what people see, by the monotonic clock for leases.
@@ -346,10 +346,10 @@ impl Book {
         then: Then,
         message: &str,
         now: &Now,
-    ) -> Result<Status, StoreError> {
+    ) -> Result<TaskState, StoreError> {
         let task = &mut self.fenced(fence)?.task;
         change::halt(task, fence.attempt, then, message, now.wall)?;
-        Ok(task.state.status)
+        Ok(task.state)
     }
 
     pub(super) fn hand_over(&mut self, fence: Fence, now: &Now) -> Result<Status, StoreError> {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::book::{Book, Now};
@@ -20,11 +21,13 @@ use super::{
     TaskQuery, TaskStore, UpkeepStore,
 };
 use crate::clock::Clock;
-use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, Then, UserId};
+use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId};
 
 /// The record in this process.
 pub struct MemoryStore {
     book: Mutex<Book>,
+    /// Counts changes by users.
+    changes: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
 }
 
@@ -32,7 +35,7 @@ impl MemoryStore {
     /// An empty record.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { book: Mutex::default(), clock }
+        Self { book: Mutex::default(), changes: watch::Sender::default(), clock }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -75,7 +78,9 @@ impl TaskStore for MemoryStore {
     }
 
     async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {
-        self.book().control(id, control, &self.now())
+        let controlled = self.book().control(id, control, &self.now())?;
+        self.changes.send_modify(|n| *n = n.wrapping_add(1));
+        Ok(controlled)
     }
 
     async fn retry(&self, new: NewRetry) -> Result<Option<Created>, StoreError> {
@@ -105,6 +110,15 @@ impl ClaimStore for MemoryStore {
         Ok(self.book().renew(held, lease, &self.now()))
     }
 
+    async fn hear(&self, _: &ReplicaId, ring: &(dyn Fn() + Send + Sync)) {
+        let mut changes = self.changes.subscribe();
+        loop {
+            ring();
+            // The sender lives in `self`, so the wait cannot fail.
+            let _ = changes.changed().await;
+        }
+    }
+
     async fn record(&self, fence: Fence, results: &[ItemResult]) -> Result<Counts, StoreError> {
         debug_assert!(results.len() <= super::RECORD_MAX, "a caller records in batches");
         self.book().record(fence, results, &self.now())
@@ -114,7 +128,7 @@ impl ClaimStore for MemoryStore {
         self.book().finish(fence, event, &self.now())
     }
 
-    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<Status, StoreError> {
+    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<TaskState, StoreError> {
         self.book().halt(fence, then, message, &self.now())
     }
 

@@ -15,7 +15,7 @@ use crate::store::{
     Claim, ClaimRules, ClaimStore, Fence, OutboxId, RECORD_MAX, Renewal, StoreError, Task, change,
 };
 use crate::task::spec::ACTIONS;
-use crate::task::{Change, Counts, Event, ItemResult, ReplicaId, Status, TaskId, Then};
+use crate::task::{Change, Counts, Event, ItemResult, ReplicaId, Status, TaskId, TaskState, Then};
 
 /// Candidates on a short list: more than there are workers that claim in the same moment.
 const SHORTLIST_MAX: i64 = 32;
@@ -44,6 +44,10 @@ impl ClaimStore for PostgresStore {
         self.db.write(self.renew_all(held, lease)).await.map_err(while_("renewing leases"))
     }
 
+    async fn hear(&self, worker: &ReplicaId, ring: &(dyn Fn() + Send + Sync)) {
+        self.hear_of_changes(worker, ring).await;
+    }
+
     async fn record(&self, fence: Fence, results: &[ItemResult]) -> Result<Counts, StoreError> {
         debug_assert!(results.len() <= RECORD_MAX, "a caller records in batches");
         self.db.write(self.record_results(fence, results)).await.map_err(while_("recording results"))
@@ -54,7 +58,7 @@ impl ClaimStore for PostgresStore {
         self.db.transaction(1, 1, call).await.map_err(while_("finishing a task"))
     }
 
-    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<Status, StoreError> {
+    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<TaskState, StoreError> {
         let call = self.halt_task(fence, then, message);
         self.db.transaction(1, 1, call).await.map_err(while_("stopping a task"))
     }
@@ -173,7 +177,7 @@ impl PostgresStore {
         Ok(id)
     }
 
-    async fn halt_task(&self, fence: Fence, then: Then, message: &str) -> Result<Status, Failure> {
+    async fn halt_task(&self, fence: Fence, then: Then, message: &str) -> Result<TaskState, Failure> {
         let mut tx = begin(&self.db).await?;
         let Some((mut task, at)) = lock(&mut tx, fence.task).await? else { return Err(fenced(fence).into()) };
         let before = task.clone();
@@ -182,7 +186,7 @@ impl PostgresStore {
             save(&mut tx, &task, Along::default()).await?;
         }
         tx.commit().await?;
-        Ok(task.state.status)
+        Ok(task.state)
     }
 
     async fn give_back(&self, fence: Fence) -> Result<Status, Failure> {

@@ -3,12 +3,14 @@
 //! * A change of state loads the row under a lock, asks [`crate::task::TaskState::apply`], and writes the answer with
 //!   everything that follows from it (items, counts, event) in the same transaction.
 //! * Results are recorded in one statement that checks the fence, adds rows and counts those it really added.
+//! * A change by a user of a task that is held notifies its worker in the same transaction (`bell`).
 //! * A claim walks a short list without locks and then locks one task. The limit of a cluster is kept by an advisory
 //!   lock per cluster that lasts to the end of the claim: a counter in a row would have to be mended after every crash,
 //!   while the number of held tasks is always what it is.
 //!
 //! Not here: connections and deadlines ([`crate::postgres`]), and waking workers ([`crate::dispatch`]).
 
+mod bell;
 mod claims;
 mod lead;
 mod retries;
@@ -28,12 +30,14 @@ use self::lead::Lead;
 use self::rows::LockedRow;
 use super::change::Ending;
 use super::{Outbox, OutboxId, OutboxRow, StoreError, Task};
+use crate::config::Notify;
 use crate::postgres::Database;
 use crate::task::{Event, ItemState, ReplicaId, TaskId};
 
 /// The record in Postgres. Needs a migrated schema.
 pub struct PostgresStore {
     db: Database,
+    notify: Notify,
     lead: Lead,
 }
 
@@ -41,7 +45,13 @@ impl PostgresStore {
     /// A store over a connected database.
     #[must_use]
     pub fn new(db: Database) -> Self {
-        Self { lead: Lead::new(db.clone()), db }
+        Self { lead: Lead::new(db.clone()), notify: Notify::default(), db }
+    }
+
+    /// How workers learn of changes by users: at once by notifications, or by their renewals alone.
+    #[must_use]
+    pub fn with_notify(self, notify: Notify) -> Self {
+        Self { notify, ..self }
     }
 }
 

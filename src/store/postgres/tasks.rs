@@ -6,7 +6,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::rows::{ItemRow, TaskRow, name};
-use super::{Failure, PostgresStore, begin, int, lock, millis, save_change, statements, text, while_};
+use super::{Failure, PostgresStore, begin, bell, int, lock, millis, save_change, statements, text, while_};
 use crate::store::{
     Control, Controlled, Created, IdempotencyKey, ItemQuery, NewRetry, NewTask, Retries, StoreError, Task,
     TaskQuery, TaskStore, change,
@@ -66,7 +66,7 @@ impl TaskStore for PostgresStore {
 
     async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {
         let call = self.change(id, control);
-        self.db.transaction(1, 1, call).await.map_err(while_("changing a task"))
+        self.db.transaction(1, 2, call).await.map_err(while_("changing a task"))
     }
 
     async fn retry(&self, new: NewRetry) -> Result<Option<Created>, StoreError> {
@@ -195,6 +195,9 @@ impl PostgresStore {
             return Ok(Some(Controlled { task, outbox: None }));
         }
         let outbox = save_change(&mut tx, &task, ending).await?;
+        if let Some(worker) = &before.worker {
+            bell::ring(&mut tx, worker).await?;
+        }
         tx.commit().await?;
         Ok(Some(Controlled { task, outbox }))
     }

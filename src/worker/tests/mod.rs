@@ -1,6 +1,7 @@
 //! The worker as a whole, over the memory backends, with faults put between. Time is paused: a wait costs nothing.
 
 mod faults;
+mod halting;
 mod orders;
 mod running;
 mod stopping;
@@ -30,8 +31,8 @@ use crate::store::{
     OutboxId, Renewal, StoreError, Task, TaskStore,
 };
 use crate::task::{
-    Attempt, Counts, Draft, Effect, Event, Item, ItemResult, ItemState, ReplicaId, Seq, Status, TaskId,
-    TaskSpec, Then, UserId,
+    Attempt, Counts, Draft, Effect, Event, Item, ItemName, ItemResult, ItemState, ReplicaId, Seq, Status,
+    TaskId, TaskSpec, TaskState, Then, UserId,
 };
 use crate::telemetry::Metrics;
 
@@ -101,6 +102,8 @@ pub(super) struct TestStore {
     pub(super) store: MemoryStore,
     pub(super) away: AtomicBool,
     pub(super) no_renewals: AtomicBool,
+    /// Whether changes by users are told by renewals alone.
+    pub(super) deaf: AtomicBool,
     pub(super) lose_replies: AtomicU32,
     pub(super) records: AtomicU32,
     pub(super) claims: AtomicU32,
@@ -159,6 +162,13 @@ impl ClaimStore for TestStore {
         self.store.renew(held, lease).await
     }
 
+    async fn hear(&self, worker: &ReplicaId, ring: &(dyn Fn() + Send + Sync)) {
+        match self.deaf.load(Ordering::SeqCst) {
+            true => std::future::pending().await,
+            false => self.store.hear(worker, ring).await,
+        }
+    }
+
     async fn record(&self, fence: Fence, results: &[ItemResult]) -> Result<Counts, StoreError> {
         self.records.fetch_add(1, Ordering::SeqCst);
         self.up("recording")?;
@@ -174,8 +184,9 @@ impl ClaimStore for TestStore {
         self.reply(row)
     }
 
-    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<Status, StoreError> {
+    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<TaskState, StoreError> {
         self.up("stopping")?;
+        self.steal("stopping", fence).await;
         let status = self.store.halt(fence, then, message).await?;
         self.reply(status)
     }
@@ -296,6 +307,7 @@ impl Rig {
             store: MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>),
             away: AtomicBool::new(false),
             no_renewals: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
             lose_replies: AtomicU32::new(0),
             records: AtomicU32::new(0),
             claims: AtomicU32::new(0),
@@ -421,7 +433,8 @@ impl Rig {
 }
 
 /// A worker that hears of users' wishes so rarely that a stop comes first.
-pub(super) fn deaf() -> WorkerConfig {
+pub(super) fn deaf(rig: &Rig) -> WorkerConfig {
+    rig.store.deaf.store(true, Ordering::SeqCst);
     let (lease, renew_interval) = (Duration::from_secs(600), Duration::from_secs(200));
     WorkerConfig { lease, renew_interval, ..WorkerConfig::default() }
 }

@@ -64,7 +64,7 @@ async fn a_pause_finishes_what_is_in_flight_and_a_resume_runs_the_rest() {
 async fn a_pause_that_comes_with_the_last_results_lets_the_task_rest_with_all_told() {
     let rig = Rig::new();
     let actions = TestActions::taking(Duration::from_secs(2));
-    let _life = rig.worker("w1", &actions, deaf());
+    let _life = rig.worker("w1", &actions, deaf(&rig));
     let id = rig.submit(5).await;
     until("all items are in flight", || async { actions.in_work() == 5 }).await;
     rig.control(id, Control::Pause).await;

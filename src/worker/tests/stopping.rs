@@ -119,7 +119,7 @@ async fn a_paused_task_stays_paused_when_its_worker_stops() {
 async fn a_pause_that_comes_with_the_stop_is_told_as_the_record_has_it() {
     let rig = Rig::new();
     let actions = TestActions::taking(Duration::from_secs(3));
-    let life = rig.worker("w1", &actions, deaf());
+    let life = rig.worker("w1", &actions, deaf(&rig));
     let id = rig.submit(100).await;
     until("items are in flight", || async { actions.in_work() == 20 }).await;
     rig.control(id, Control::Pause).await;
@@ -134,7 +134,7 @@ async fn a_pause_that_comes_with_the_stop_is_told_as_the_record_has_it() {
 async fn a_cancel_that_comes_with_the_stop_is_obeyed_here() {
     let rig = Rig::new();
     let actions = TestActions::taking(Duration::from_secs(3));
-    let life = rig.worker("w1", &actions, deaf());
+    let life = rig.worker("w1", &actions, deaf(&rig));
     let id = rig.submit(100).await;
     until("items are in flight", || async { actions.in_work() == 20 }).await;
     rig.control(id, Control::Cancel).await;
@@ -152,8 +152,9 @@ async fn a_cancel_that_comes_with_the_stop_is_obeyed_here() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_task_ends_with_the_grace_time_whatever_hangs() {
-    for config in [WorkerConfig::default(), deaf()] {
+    for is_deaf in [false, true] {
         let rig = Rig::new();
+        let config = if is_deaf { deaf(&rig) } else { WorkerConfig::default() };
         let hangs = TestActions::new(|_| Box::pin(std::future::pending()));
         let life = rig.worker("w1", &hangs, WorkerConfig { lanes_per_task: 3, ..config });
         let id = rig.submit(10).await;
