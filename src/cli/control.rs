@@ -58,7 +58,7 @@ pub async fn run(args: &ControlArgs, control: Control, out: Output) -> Result<Ex
     let status = info.view.status;
     match control {
         Control::Concurrency(Some(n)) => {
-            out.line(format_args!("{id} is {status}, at most {n} items at once"))
+            out.line(format_args!("{id} is {status}, at most {n} items at once"));
         }
         Control::Concurrency(None) => {
             out.line(format_args!("{id} is {status}, as many items at once as its worker allows"));

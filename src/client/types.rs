@@ -39,7 +39,7 @@ impl fmt::Display for Problem {
         match (self.errors.as_slice(), &self.detail) {
             ([_, _, ..], _) => {
                 f.write_str("the request has several faults:")?;
-                self.errors.iter().try_for_each(|fault| write!(f, "\n  {} {}", fault.field, fault.reason))
+                self.errors.iter().try_for_each(|fault| write!(f, "\n  {} {}", fault.field, fault.words()))
             }
             (_, Some(detail)) => f.write_str(detail),
             (_, None) => f.write_str(&self.title),

@@ -21,7 +21,8 @@ pub struct WorkerConfig {
     /// How long a claim lasts without a renewal.
     #[serde(with = "duration")]
     pub lease: Duration,
-    /// Pause between renewals, which also bring cancels; at most a third of the lease.
+    /// Pause between renewals; at most a third of the lease. Changes by users are heard at once, or with a renewal where
+    /// notifications do not arrive.
     #[serde(with = "duration")]
     pub renew_interval: Duration,
     /// Longest pause between looks for claimable tasks when no wake-up comes.

@@ -57,12 +57,12 @@ pub enum ApiError {
 impl ApiError {
     /// A request that breaks one rule.
     pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Invalid(vec![Fault { field: field.into(), reason: reason.into() }])
+        Self::Invalid(vec![Fault::new(field, reason)])
     }
 
     /// A request of which one part cannot be read.
     pub fn malformed(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Malformed(vec![Fault { field: field.into(), reason: reason.into() }])
+        Self::Malformed(vec![Fault::new(field, reason)])
     }
 
     fn status(&self) -> StatusCode {
@@ -153,7 +153,7 @@ impl ApiError {
 }
 
 fn sentence(faults: &[Fault]) -> String {
-    let words = |fault: &Fault| format!("{} {}", clipped(&fault.field), clipped(&fault.reason));
+    let words = |fault: &Fault| format!("{} {}", clipped(&fault.field), clipped(&fault.words()));
     match faults {
         [] => "the request is not valid".to_owned(),
         [fault] => words(fault),
@@ -209,7 +209,7 @@ pub struct FieldError {
 
 impl From<&Fault> for FieldError {
     fn from(fault: &Fault) -> Self {
-        Self { field: clipped(&fault.field), reason: clipped(&fault.reason) }
+        Self { field: clipped(&fault.field), reason: clipped(&fault.words()) }
     }
 }
 

@@ -89,7 +89,7 @@ fn fault(text: &str) -> Fault {
         (path, Some(name)) if !path.ends_with(name) => format!("{path}.{name}"),
         (path, _) => path.to_owned(),
     };
-    Fault { field, reason: message.to_owned() }
+    Fault::new(field, message)
 }
 
 /// A query string of shape `T`.

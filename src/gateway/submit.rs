@@ -15,7 +15,7 @@ use super::error::ApiError;
 use crate::bus::BusError;
 use crate::store::{Created, IdempotencyKey, NewRetry, NewTask, OutboxRow, StoreError, Task};
 use crate::task::{
-    ActionSpec, ClusterName, Draft, Event, EventKind, FailureBudget, Fault, Retry, RetryDraft, Seq, TaskId,
+    ActionSpec, ClusterName, Draft, Event, EventKind, FailureBudget, Retry, RetryDraft, Seq, TaskId,
     TaskSpec, UserId,
 };
 
@@ -98,8 +98,10 @@ async fn announce_created(shared: &Shared, created: &Created) {
 
 /// Every rule, those of this installation included.
 fn check(shared: &Shared, draft: Draft, names: FieldNames) -> Result<TaskSpec, ApiError> {
-    let spec = TaskSpec::new(draft)
-        .map_err(|error| ApiError::Invalid(error.faults.into_iter().map(|f| rename(f, names)).collect()))?;
+    let spec = TaskSpec::new(draft).map_err(|error| {
+        let renamed = error.faults.into_iter().map(|fault| fault.renamed(|field| name_of(field, names)));
+        ApiError::Invalid(renamed.collect())
+    })?;
     if matches!(spec.action, ActionSpec::Wait(_)) {
         return match shared.parts.wait_action {
             true => Ok(spec),
@@ -124,19 +126,6 @@ fn unknown_cluster(asked: &ClusterName, there: &[ClusterName]) -> String {
         true => format!("is {asked}, and no cluster is configured"),
         false => format!("must be a configured cluster such as {}; {asked} is none", named.join(", ")),
     }
-}
-
-/// How a reason begins that goes on with the name of another field.
-const REPEATS: [&str; 2] = ["repeats the key and effect of ", "repeats "];
-
-/// Gives a fault the field names of the route, also where its reason points to another field.
-fn rename(fault: Fault, names: FieldNames) -> Fault {
-    let pointing = REPEATS.iter().find_map(|start| Some((start, fault.reason.strip_prefix(start)?)));
-    let reason = match pointing {
-        Some((start, other)) => format!("{start}{}", name_of(other, names)),
-        None => fault.reason,
-    };
-    Fault { field: name_of(&fault.field, names), reason }
 }
 
 /// What the route calls a field of a draft.
@@ -288,17 +277,11 @@ mod tests {
 
     #[test]
     fn faults_are_named_as_the_route_names_its_fields() {
-        let renamed =
-            |field: &str| rename(Fault { field: field.into(), reason: String::new() }, BATCH_FIELDS).field;
+        let renamed = |field: &str| name_of(field, BATCH_FIELDS);
         assert_eq!(renamed("items[3]"), "node_names[3]");
         assert_eq!(renamed("cluster"), "cluster_name");
         assert_eq!(renamed("parameters.labels.a"), "labels.a");
         assert_eq!(renamed("item_timeout_ms"), "item_timeout_ms");
-        let reason =
-            |reason: &str| rename(Fault { field: String::new(), reason: reason.into() }, BATCH_FIELDS).reason;
-        assert_eq!(reason("repeats items[0], \"items[1]\""), "repeats node_names[0], \"items[1]\"");
-        let taint = "repeats the key and effect of parameters.taints[0]";
-        assert_eq!(reason(taint), "repeats the key and effect of taints[0]");
-        assert_eq!(reason("must hold 1 to 100000 names"), "must hold 1 to 100000 names");
+        assert_eq!(renamed("parameters.taints[0]"), "taints[0]");
     }
 }

@@ -341,7 +341,7 @@ mod tests {
         }
         async fn hear(&self, _: &ReplicaId, ring: &(dyn Fn() + Send + Sync)) {
             ring();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         async fn record(&self, _: Fence, _: &[ItemResult]) -> Result<Counts, StoreError> {
             Ok(Counts::default())

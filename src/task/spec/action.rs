@@ -251,7 +251,8 @@ fn check_taints(parameters: &TaintParameters, faults: &mut Faults) {
         check_label_key(&format!("{field}.key"), &taint.key, faults);
         check_label_value(&format!("{field}.value"), &taint.value, faults);
         if let Some(first) = seen.insert((taint.key.as_str(), taint.effect), i) {
-            faults.add(field, format!("repeats the key and effect of parameters.taints[{first}]"));
+            let other = format!("parameters.taints[{first}]");
+            faults.add_about(field, "repeats the key and effect of", other);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is wrong with a draft: every fault at once, each with its field, and no more of them than a person reads.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,33 @@ pub(super) const FAULTS_MAX: usize = 20;
 pub struct Fault {
     /// The field, such as `items[3]` or `parameters.labels`.
     pub field: String,
-    /// What is wrong with it and what would be right.
+    /// What is wrong with it and what would be right; with [`Fault::other`], the words before that.
     pub reason: String,
+    /// Another field that it does not fit, which ends the sentence: `items[3]` `repeats "node-1" of` `items[0]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<String>,
+}
+
+impl Fault {
+    /// A fault of one field.
+    pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into(), other: None }
+    }
+
+    /// What is wrong, as a whole sentence without the field's own name.
+    #[must_use]
+    pub fn words(&self) -> Cow<'_, str> {
+        match &self.other {
+            Some(other) => format!("{} {other}", self.reason).into(),
+            None => self.reason.as_str().into(),
+        }
+    }
+
+    /// The same fault where fields have other names.
+    #[must_use]
+    pub fn renamed(self, name: impl Fn(&str) -> String) -> Self {
+        Self { field: name(&self.field), other: self.other.as_deref().map(&name), ..self }
+    }
 }
 
 /// Everything that is wrong with a draft (at least one fault; at most 20 are listed).
@@ -27,7 +53,7 @@ impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, fault) in self.faults.iter().enumerate() {
             let comma = if i == 0 { "" } else { "; " };
-            write!(f, "{comma}{} {}", fault.field, fault.reason)?;
+            write!(f, "{comma}{} {}", fault.field, fault.words())?;
         }
         Ok(())
     }
@@ -43,8 +69,17 @@ pub(super) struct Faults {
 
 impl Faults {
     pub(super) fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+        self.push(Fault::new(field, reason));
+    }
+
+    /// A field that does not fit another one; the reason ends right before the other's name.
+    pub(super) fn add_about(&mut self, field: impl Into<String>, reason: impl Into<String>, other: String) {
+        self.push(Fault { other: Some(other), ..Fault::new(field, reason) });
+    }
+
+    fn push(&mut self, fault: Fault) {
         if self.listed.len() < FAULTS_MAX {
-            self.listed.push(Fault { field: field.into(), reason: reason.into() });
+            self.listed.push(fault);
         }
     }
 
@@ -53,7 +88,7 @@ impl Faults {
     }
 
     pub(super) fn take<T>(&mut self, result: Result<T, SpecError>) -> Option<T> {
-        result.map_err(|error| error.faults.into_iter().for_each(|f| self.add(f.field, f.reason))).ok()
+        result.map_err(|error| error.faults.into_iter().for_each(|fault| self.push(fault))).ok()
     }
 
     pub(super) fn or<T>(self, value: Option<T>) -> Result<T, SpecError> {

@@ -146,7 +146,8 @@ fn check_items(names: &[String], faults: &mut Faults) -> Option<Vec<ItemName>> {
             }
         }
         if let Some(first) = seen.insert(name.as_str(), i) {
-            faults.add(format!("items[{i}]"), format!("repeats items[{first}], {name:?}"));
+            let (field, other) = (format!("items[{i}]"), format!("items[{first}]"));
+            faults.add_about(field, format!("repeats {name:?} of"), other);
         }
     }
     Some(items)
@@ -239,6 +240,16 @@ mod tests {
             "failure_budget.percent",
         ];
         assert_eq!(fields(bad), expected);
+    }
+
+    #[test]
+    fn a_fault_between_two_fields_names_both_and_keeps_them_apart_from_its_words() {
+        let items = vec!["items[1]".into(), "x".into(), "items[1]".into()];
+        let fault = TaskSpec::new(Draft { items, ..draft() }).unwrap_err().faults.remove(0);
+        assert_eq!(fault.words(), "repeats \"items[1]\" of items[0]");
+        let renamed = fault.renamed(|field| field.replace("items", "node_names"));
+        assert_eq!(renamed.field, "node_names[2]");
+        assert_eq!(renamed.words(), "repeats \"items[1]\" of node_names[0]");
     }
 
     #[test]
