@@ -37,7 +37,7 @@ async fn f14_replies_of_publishes_lost() {
     let mut stage = Stage::start(spec().proxied());
     stage.watch("ann", 2).await;
     let fault = stage.fault("lose-replies-of-redis");
-    stage.hub.proxies.redis.as_ref().unwrap().set_trap(lose("mp1_publish"), 6);
+    stage.hub.proxies.redis.as_ref().unwrap().set_trap(lose("_publish\r\n"), 6);
     let task = stage.submit("ann", &wait_batch(&names("p", 60), 100, 7)).await;
     let proxy = stage.hub.proxies.redis.as_ref().unwrap();
     until("answers are lost", async || proxy.sprung() >= 6).await;

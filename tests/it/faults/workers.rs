@@ -48,7 +48,7 @@ async fn f01_worker_killed_between_claim_and_ack() {
     let mut stage = Stage::start(spec().proxied().set("MILEPOST_WORKER__POLL_INTERVAL", "60s"));
     stage.watch("ann", 1).await;
     let proxy = stage.hub.proxies.redis.as_ref().unwrap();
-    proxy.set_trap(Trap::Hold { request: b"mp1_ack".to_vec() }, 1);
+    proxy.set_trap(Trap::Hold { request: b"_ack\r\n".to_vec() }, 1);
     let task = stage.submit("ann", &wait_batch(&names("a", 60), 300, 7)).await;
     let proxy = stage.hub.proxies.redis.as_ref().unwrap();
     until("an ack is on its way", async || proxy.sprung() == 1).await;
