@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test setup lint unit upgrade model web fmt openapi load deny
+.PHONY: help demo test setup lint unit upgrade model web fmt openapi load chaos guarantees deny
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -40,6 +40,14 @@ openapi: ## Write docs/openapi.json anew after a change of the API
 load: setup ## First load figures: three modes and polling side by side, into loadtest/results/
 	cargo build --release --workspace --locked
 	target/release/milepost-loadtest run progress
+
+chaos: setup ## A random mix of faults under load: make chaos DURATION=600 SEED=7
+	cargo build --workspace --locked
+	target/debug/milepost-chaos run --duration $(or $(DURATION),600) --seed $(or $(SEED),7)
+
+guarantees: setup ## Measure the figures of docs/guarantees.md and write them there
+	cargo build --workspace --locked
+	target/debug/milepost-chaos guarantees
 
 deny: ## Licences, duplicate and banned crates (needs cargo-deny)
 	cargo deny --all-features check bans licenses sources

@@ -1,9 +1,12 @@
 //! Which server a client command talks to, and as whom.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use secrecy::SecretString;
 
 use super::exit::UsageError;
+use super::history;
 use crate::client::types::TaskInfo;
 use crate::client::{Api, Live, LiveSettings, http::TaskFilter};
 use crate::task::TaskId;
@@ -29,6 +32,10 @@ pub struct ServerArgs {
     /// Bearer token.
     #[arg(long, env = "MILEPOST_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = secret)]
     pub token: Option<SecretString>,
+
+    /// Note what is asked and received into this file, for `milepost verify`.
+    #[arg(long, env = "MILEPOST_HISTORY", value_name = "FILE")]
+    pub history: Option<PathBuf>,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "clap asks for a result")]
@@ -42,16 +49,24 @@ impl ServerArgs {
     /// # Errors
     /// When an address is none.
     pub fn api(&self) -> Result<Api> {
-        Api::new(&self.servers, self.token.clone())
+        let api = Api::new(&self.servers, self.token.clone())
             .map_err(|error| UsageError(error.to_string()))
-            .context("--server")
+            .context("--server")?;
+        match &self.history {
+            Some(file) => Ok(api.noting(history::of_user(file, self.token.as_ref())?)),
+            None => Ok(api),
+        }
     }
 }
 
 /// A live connection beside a client, to the same servers and as the same user.
 #[must_use]
 pub fn live(api: &Api) -> Live {
-    Live::new(LiveSettings::new(api.servers().to_vec(), api.token().cloned()))
+    let live = Live::new(LiveSettings::new(api.servers().to_vec(), api.token().cloned()));
+    match api.history() {
+        Some(history) => live.noting(history.socket(&uuid::Uuid::new_v4().to_string(), false)),
+        None => live,
+    }
 }
 
 /// The task that a person means: its id, or the end of the id of a recent task.

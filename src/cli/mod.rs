@@ -11,7 +11,9 @@ pub mod control;
 pub mod demo;
 pub mod doctor;
 pub mod draft;
+pub mod dump;
 pub mod exit;
+pub mod history;
 pub mod migrate;
 pub mod names;
 pub mod output;
@@ -74,6 +76,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// List tasks, or show one with its items.
     Tasks(tasks::TasksArgs),
+    /// Print the record of tasks and their items as lines for `milepost verify`.
+    Dump(dump::DumpArgs),
     /// End a task early; items in flight finish.
     Cancel(control::ControlArgs),
     /// Start no further items of a task.
@@ -136,6 +140,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Submit(args) => submit::run(&args, out).await,
         Command::Watch(args) => watch::run(&args, out).await,
         Command::Tasks(args) => tasks::run(&args, out).await,
+        Command::Dump(args) => dump::run(&args, out).await,
         Command::Cancel(args) => control::run(&args, Control::Cancel, out).await,
         Command::Pause(args) => control::run(&args, Control::Pause, out).await,
         Command::Resume(args) => control::run(&args, Control::Resume, out).await,

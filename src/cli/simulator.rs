@@ -9,10 +9,14 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::exit::Exit;
+use super::history;
 use super::output::{Output, say};
-use crate::clock::SystemClock;
+use crate::action::kubernetes::agent::Sender;
+use crate::clock::{Clock, SystemClock};
 use crate::lifecycle::Lifecycle;
-use crate::simulator::{Simulator, SimulatorConfig};
+use crate::simulator::{Observer, Simulator, SimulatorConfig};
+use crate::verify::record::Execution;
+use crate::verify::{HistoryLog, Record};
 
 /// How long the simulator may take to stop.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -35,6 +39,10 @@ pub struct SimulatorArgs {
     /// Write a kubeconfig to this file, once the API answers.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+
+    /// Note what tasks do to nodes into this file, for `milepost verify`.
+    #[arg(long, env = "MILEPOST_HISTORY", value_name = "FILE")]
+    history: Option<PathBuf>,
 }
 
 /// Serves until it is told to stop.
@@ -47,6 +55,9 @@ pub async fn run(args: &SimulatorArgs, out: Output) -> Result<Exit> {
     let config = SimulatorConfig { nodes: args.nodes, ..SimulatorConfig::default() };
     let simulator =
         Simulator::start(config, listener, Arc::new(SystemClock)).context("start the simulator")?;
+    if let Some(file) = &args.history {
+        simulator.observe(noting(history::open(file)?));
+    }
     if let Some(file) = &args.kubeconfig {
         write_whole(file, &kubeconfig(&simulator, args.advertise.as_deref()))
             .with_context(|| format!("write {}", file.display()))?;
@@ -63,6 +74,22 @@ pub async fn run(args: &SimulatorArgs, out: Output) -> Result<Exit> {
     }
     let life = Lifecycle::new();
     Ok(if life.run(GRACE).await { Exit::Succeeded } else { Exit::Failed })
+}
+
+/// Notes what tasks do to nodes.
+fn noting(log: HistoryLog) -> Observer {
+    Box::new(move |request| {
+        let Some(node) = request.path.strip_prefix("/api/v1/nodes/") else { return };
+        let Some(sender) = Sender::read(&request.user_agent) else { return };
+        log.note(&Record::Execution(Execution {
+            at_us: SystemClock.now().as_microsecond(),
+            task: sender.task,
+            item: node.to_owned(),
+            attempt: Some(sender.attempt),
+            worker: Some(sender.worker),
+            did: Some(request.verb.to_owned()),
+        }));
+    })
 }
 
 fn kubeconfig(simulator: &Simulator, advertise: Option<&str>) -> String {

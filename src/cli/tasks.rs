@@ -75,6 +75,7 @@ async fn list(args: &TasksArgs, out: Output) -> Result<Exit> {
         statuses: args.statuses.clone(),
         cluster: args.cluster.clone(),
         limit: args.limit.max(1),
+        ..TaskFilter::default()
     };
     let tasks = args.server.api()?.tasks(&filter).await.context("list tasks")?;
     if out.json {

@@ -51,7 +51,11 @@ pub fn run(args: &VerifyArgs, out: Output) -> Result<Exit> {
     Ok(if report.verdict == Verdict::Passed { Exit::Succeeded } else { Exit::Failed })
 }
 
-fn read_files(files: &[PathBuf]) -> Result<History> {
+/// Reads histories of one run.
+///
+/// # Errors
+/// When a file cannot be read; for lines that cannot, with the first of them.
+pub fn read_files(files: &[PathBuf]) -> Result<History> {
     let (mut history, mut bad) = (History::default(), Vec::new());
     for (file, path) in (0..).zip(files) {
         read_file(file, path, &mut history, &mut bad).with_context(|| format!("read {}", path.display()))?;
@@ -139,7 +143,8 @@ pub fn faults(faults: &[FaultSummary]) -> String {
 }
 
 /// A violation in one line, with the place that shows it.
-fn sentence(violation: &Violation, files: &[PathBuf]) -> String {
+#[must_use]
+pub fn sentence(violation: &Violation, files: &[PathBuf]) -> String {
     let Violation { invariant, place, task, item, socket, what } = violation;
     let file = files.get(place.file as usize).map(|path| path.display().to_string()).unwrap_or_default();
     let mut who = String::new();

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::history::ClientHistory;
 use super::types::{ClusterList, ItemInfo, ItemPage, NodeList, Problem, TaskInfo, TaskPage, Ticket};
 use crate::BoxError;
 use crate::action::NodeView;
@@ -101,6 +102,8 @@ pub struct TaskFilter {
     pub statuses: Vec<Status>,
     /// Only on this cluster.
     pub cluster: Option<String>,
+    /// Of this user, or `*` for everyone's; for administrators. The caller's own when left out.
+    pub owner: Option<String>,
     /// At most so many.
     pub limit: usize,
 }
@@ -112,6 +115,7 @@ pub struct Api {
     servers: Arc<[String]>,
     current: Arc<AtomicUsize>,
     token: Option<SecretString>,
+    history: Option<ClientHistory>,
 }
 
 impl Api {
@@ -138,7 +142,19 @@ impl Api {
             .no_proxy()
             .build()?;
         let servers = servers.iter().map(|server| server.trim_end_matches('/').to_owned()).collect();
-        Ok(Self { http, servers, current: Arc::default(), token })
+        Ok(Self { http, servers, current: Arc::default(), token, history: None })
+    }
+
+    /// The same client, which notes its submits and controls.
+    #[must_use]
+    pub fn noting(self, history: ClientHistory) -> Self {
+        Self { history: Some(history), ..self }
+    }
+
+    /// Where it notes.
+    #[must_use]
+    pub fn history(&self) -> Option<&ClientHistory> {
+        self.history.as_ref()
     }
 
     /// The addresses of the gateways.
@@ -159,7 +175,9 @@ impl Api {
     /// See [`ApiError`].
     pub async fn submit(&self, draft: &Draft, idempotency_key: &str) -> Result<TaskInfo, ApiError> {
         let call = Call::post("/tasks").with_body(draft).with_key(idempotency_key);
-        self.send_retrying(&call).await
+        let answer: Result<TaskInfo, ApiError> = self.send_retrying(&call).await;
+        self.note_submit(idempotency_key, draft, &answer);
+        answer
     }
 
     /// One task.
@@ -183,6 +201,7 @@ impl Api {
                 query.push(("status", statuses.join(",")));
             }
             query.extend(filter.cluster.iter().map(|cluster| ("cluster", cluster.clone())));
+            query.extend(filter.owner.iter().map(|owner| ("owner", owner.clone())));
             query.extend(before.map(|before| ("before", before.to_string())));
             let page: TaskPage = self.send_retrying(&Call::get("/tasks").with_query(query)).await?;
             tasks.extend(page.tasks);
@@ -226,13 +245,19 @@ impl Api {
     /// See [`ApiError`]; status 409 when the change does not fit the task's status.
     pub async fn control(&self, task: TaskId, control: Control) -> Result<TaskInfo, ApiError> {
         let call = |verb: &str| Call::post(format!("/tasks/{task}/{verb}"));
-        self.send(&match control {
-            Control::Cancel => call("cancel"),
-            Control::Pause => call("pause"),
-            Control::Resume => call("resume"),
-            Control::Concurrency(n) => call("concurrency").with_body(&json!({ "concurrency": n })),
-        })
-        .await
+        let (verb, call) = match control {
+            Control::Cancel => ("cancel", call("cancel")),
+            Control::Pause => ("pause", call("pause")),
+            Control::Resume => ("resume", call("resume")),
+            Control::Concurrency(n) => {
+                ("concurrency", call("concurrency").with_body(&json!({ "concurrency": n })))
+            }
+        };
+        let answer = self.send(&call).await;
+        if let Some(history) = &self.history {
+            history.called(verb, task, answer.as_ref().err());
+        }
+        answer
     }
 
     /// Retries what did not end well of a task that is over. The same key and draft give the same retry, so a repeat is
@@ -247,7 +272,9 @@ impl Api {
         idempotency_key: &str,
     ) -> Result<TaskInfo, ApiError> {
         let call = Call::post(format!("/tasks/{task}/retry")).with_body(draft).with_key(idempotency_key);
-        self.send_retrying(&call).await
+        let answer = self.send_retrying(&call).await;
+        self.note_submit(idempotency_key, draft, &answer);
+        answer
     }
 
     /// Names of the configured clusters.
@@ -274,6 +301,13 @@ impl Api {
     /// See [`ApiError`].
     pub async fn ticket(&self) -> Result<String, ApiError> {
         self.send::<Ticket>(&Call::post("/live/tickets")).await.map(|ticket| ticket.ticket)
+    }
+
+    fn note_submit(&self, key: &str, body: &impl Serialize, answer: &Result<TaskInfo, ApiError>) {
+        if let Some(history) = &self.history {
+            let task = answer.as_ref().map(|info| info.view.task_id);
+            history.submitted(key, serde_json::to_value(body).ok(), &task);
+        }
     }
 
     async fn send_retrying<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ApiError> {

@@ -115,7 +115,8 @@ async fn pages_are_followed_up_to_the_limit() {
         (200, json!({"tasks": [task(1)], "next": null})),
     ])
     .await;
-    let filter = TaskFilter { statuses: vec![Status::Queued, Status::Running], cluster: None, limit: 100 };
+    let filter =
+        TaskFilter { statuses: vec![Status::Queued, Status::Running], limit: 100, ..TaskFilter::default() };
     let tasks = server.api().tasks(&filter).await.unwrap();
     assert_eq!(tasks.len(), 3);
     let second = format!("GET /api/v1/tasks?limit=98&status=queued%2Crunning&before={}", id(2));

@@ -15,10 +15,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{Request, Response, header};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use super::frame::Frame;
+use super::history::SocketHistory;
 use super::reconnect::{Ending, Reconnect};
 use super::session::{Received, Session, Taken};
 use super::types::Problem;
@@ -136,6 +137,7 @@ pub struct Live {
     server: usize,
     up_at: Instant,
     was_up: bool,
+    history: Option<SocketHistory>,
 }
 
 impl std::fmt::Debug for Live {
@@ -156,8 +158,26 @@ impl Live {
             server: 0,
             up_at: now,
             was_up: false,
+            history: None,
             settings,
         }
+    }
+
+    /// The same connection, which notes what it receives.
+    #[must_use]
+    pub fn noting(self, history: SocketHistory) -> Self {
+        Self { history: Some(history), ..self }
+    }
+
+    /// Closes the connection and opens another at the next gateway after a wait, where this one left off.
+    pub fn hang_up(&mut self, wait: Duration) {
+        if let Some(history) = self.history.as_ref().filter(|_| matches!(self.link, Link::Open(_))) {
+            history.lost("hung up");
+        }
+        let now = Instant::now();
+        self.up_at = now;
+        self.link = Link::Waiting(now + wait);
+        self.server = self.server.wrapping_add(1);
     }
 
     /// The state of the tasks, as of the last update.
@@ -198,8 +218,8 @@ impl Live {
             match step {
                 Ok(Step::Opened(socket)) => self.link = Link::Open(Open::new(socket)),
                 Ok(Step::Quiet) => {}
-                Ok(Step::Frame(frame)) => {
-                    if let Some(update) = self.take(frame) {
+                Ok(Step::Frame(frame, text)) => {
+                    if let Some(update) = self.take(*frame, &text) {
                         return Ok(update);
                     }
                 }
@@ -208,14 +228,19 @@ impl Live {
         }
     }
 
-    fn take(&mut self, frame: Frame) -> Option<Update> {
-        match self.session.take(frame) {
+    fn take(&mut self, frame: Frame, text: &str) -> Option<Update> {
+        let server = self.server().to_owned();
+        let taken = match &self.history {
+            Some(history) => history.taken(&mut self.session, &server, frame, text),
+            None => self.session.take(frame),
+        };
+        match taken {
             Taken::Hello { recovered } => {
                 if let Link::Open(open) = &mut self.link {
                     open.greeted = true;
                 }
                 self.was_up = true;
-                Some(Update::Connected { server: self.server().to_owned(), recovered })
+                Some(Update::Connected { server, recovered })
             }
             Taken::Snapshot => Some(Update::Snapshot),
             Taken::Event(received) => Some(Update::Event(received)),
@@ -233,6 +258,9 @@ impl Live {
             _ => Duration::ZERO,
         };
         let server = self.server().to_owned();
+        if let Some(history) = self.history.as_ref().filter(|_| held > Duration::ZERO) {
+            history.lost(&ending.to_string());
+        }
         let retry_in = self.reconnect.wait(ending, held, rand::random());
         self.link = Link::Waiting(now + retry_in);
         self.server = self.server.wrapping_add(1);
@@ -269,7 +297,7 @@ impl Live {
 
 enum Step {
     Opened(Box<Socket>),
-    Frame(Frame),
+    Frame(Box<Frame>, Utf8Bytes),
     Quiet,
 }
 
@@ -309,7 +337,7 @@ impl Open {
 fn read_message(message: Option<Result<Message, WsError>>) -> Result<Step, Ending> {
     match message {
         Some(Ok(Message::Text(text))) => match Frame::parse(&text) {
-            Ok(frame) => Ok(Step::Frame(frame)),
+            Ok(frame) => Ok(Step::Frame(Box::new(frame), text)),
             Err(error) => Err(Ending::Broken(format!("a frame cannot be read: {error}"))),
         },
         Some(Ok(Message::Close(frame))) => Err(closed(frame)),

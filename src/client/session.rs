@@ -125,7 +125,9 @@ impl Session {
         let EventFrame { position, merged, event } = frame;
         self.position = Some(position);
         let seen = self.seen.get(&event.task_id).copied();
-        if seen.is_some_and(|seen| event.order() <= seen) {
+        // A snapshot is taken at a place before what it holds: events from before its end may follow it.
+        let over = self.snapshot.get(event.task_id).is_some_and(|view| view.status.is_terminal());
+        if over || seen.is_some_and(|seen| event.order() <= seen) {
             self.stats.repeats += 1;
             return Taken::Nothing;
         }
@@ -281,6 +283,17 @@ mod tests {
         assert_eq!(session.take(frame(1, 7, 1)), Taken::Nothing);
         assert_eq!(missing_of(&session.take(frame(2, 1, 1))), Some(0));
         assert_eq!(session.position(), Some("e.21-0"));
+    }
+
+    #[test]
+    fn what_comes_of_a_task_after_its_end_is_a_repeat() {
+        let mut session = Session::default();
+        let mut view = crate::task::TaskView::of(&event(1, 9, Status::Completed, counts(9)));
+        view.seq = Seq(0);
+        let snapshot = SnapshotFrame { position: "f.1-0".into(), tasks: vec![view], more: false };
+        session.take(Frame::Snapshot(snapshot));
+        assert_eq!(session.take(frame(1, 2, 1)), Taken::Nothing);
+        assert_eq!((session.stats().repeats, session.position()), (1, Some("e.12-0")));
     }
 
     #[test]

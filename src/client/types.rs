@@ -59,6 +59,9 @@ pub struct TaskInfo {
     /// Parameters of the action.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub parameters: serde_json::Value,
+    /// How many workers may try before it is given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u16>,
     /// How many items may fail before it is stopped, if that was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_budget: Option<FailureBudget>,

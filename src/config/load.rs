@@ -19,7 +19,8 @@ pub const DEFAULT_FILE: &str = "milepost.yaml";
 
 /// Variables that begin like settings and belong to something else: the path of the file, and what the client
 /// commands take.
-const OTHER_VARIABLES: [&str; 3] = ["MILEPOST_CONFIG", "MILEPOST_SERVER_URL", "MILEPOST_TOKEN"];
+const OTHER_VARIABLES: [&str; 4] =
+    ["MILEPOST_CONFIG", "MILEPOST_HISTORY", "MILEPOST_SERVER_URL", "MILEPOST_TOKEN"];
 
 /// Where settings may come from.
 #[derive(Debug, Clone, Default)]

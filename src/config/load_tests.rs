@@ -177,6 +177,7 @@ fn variables_that_kubernetes_makes_for_services_and_the_clients_own_are_left_alo
         ("MILEPOST_GATEWAY_SERVICE_PORT_HTTP", "80"),
         ("MILEPOST_GATEWAY_PORT_80_TCP", "tcp://10.0.0.1:80"),
         ("MILEPOST_TOKEN", "t"),
+        ("MILEPOST_HISTORY", "run.jsonl"),
         ("MILEPOST_SERVER_URL", "http://localhost"),
     ];
     assert!(load(&sources(&env)).is_ok());

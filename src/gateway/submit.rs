@@ -248,8 +248,14 @@ pub(crate) async fn announce_control(shared: &Shared, task: &Task, kind: EventKi
     let ids = [task.id];
     let live = shared.parts.feed.live(&task.owner, &ids);
     let Ok(Ok(newest)) = tokio::time::timeout(TELL_TIMEOUT, live).await else { return };
-    let seq = newest.iter().filter(|event| event.attempt == task.state.attempt).map(|event| event.seq).max();
-    let event = task.event(kind, seq.map_or(Seq::FIRST, Seq::next), shared.parts.clock.now());
+    let newest =
+        newest.iter().filter(|event| event.attempt == task.state.attempt).max_by_key(|event| event.seq);
+    let seq = newest.map_or(Seq::FIRST, |newest| newest.seq.next());
+    let mut event = task.event(kind, seq, shared.parts.clock.now());
+    // The record is a moment behind what the worker tells: counts must not fall for who watches.
+    if let Some(newest) = newest.filter(|newest| newest.counts.current() > event.counts.current()) {
+        event.set_counts(newest.counts);
+    }
     announce(shared, &task.owner, &event).await;
 }
 

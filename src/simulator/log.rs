@@ -1,7 +1,7 @@
 //! What was asked, for assertions and for people who wonder. Bounded: the oldest entries go first.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,11 +23,14 @@ pub struct LoggedRequest {
     pub status: Option<u16>,
 }
 
-#[derive(Debug)]
+/// Hears of each request as it arrives. Called inside the simulator: it must not block.
+pub type Observer = Box<dyn Fn(&LoggedRequest) + Send + Sync>;
+
 pub(super) struct RequestLog {
     start: Instant,
     max: usize,
     inner: Mutex<Inner>,
+    observer: OnceLock<Observer>,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +42,11 @@ struct Inner {
 
 impl RequestLog {
     pub(super) fn new(max: usize) -> Self {
-        Self { start: Instant::now(), max, inner: Mutex::default() }
+        Self { start: Instant::now(), max, inner: Mutex::default(), observer: OnceLock::new() }
+    }
+
+    pub(super) fn observe(&self, observer: Observer) {
+        let _ = self.observer.set(observer);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -56,6 +63,9 @@ impl RequestLog {
             user_agent: user_agent.to_owned(),
             status: None,
         };
+        if let Some(observer) = self.observer.get() {
+            observer(&entry);
+        }
         let mut inner = self.lock();
         inner.entries.push_back(entry);
         while inner.entries.len() > self.max {

@@ -27,7 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::Clock;
 
-pub use log::LoggedRequest;
+pub use log::{LoggedRequest, Observer};
 pub use rules::{Fault, Rule};
 
 use api::Api;
@@ -150,6 +150,11 @@ impl Simulator {
     /// Puts other rules in force, for requests from now on.
     pub fn set_rules(&self, rules: Vec<Rule>) {
         self.api.rules.replace(rules);
+    }
+
+    /// Has each request from now on told to an observer. Only the first one is ever told.
+    pub fn observe(&self, observer: Observer) {
+        self.api.log.observe(observer);
     }
 
     /// The requests kept in the log, oldest first.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use milepost::bus::{Feed, Publisher};
 use milepost::gateway::auth::Role;
-use milepost::task::{Status, TaskId};
+use milepost::task::{Attempt, Event, Status, TaskId};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -74,6 +74,22 @@ async fn a_submit_a_cancel_and_a_pause_are_seen_live() {
     let expected =
         [("queued", "queued"), ("paused", "paused"), ("resumed", "queued"), ("complete", "cancelled")];
     assert_eq!(said, expected);
+    rig.stop().await;
+}
+
+/// Found by a chaos run: the record is a moment behind what the worker told.
+#[tokio::test]
+async fn a_pause_counts_no_fewer_items_than_were_told_before() {
+    let rig = Rig::start().await;
+    let mut live = rig.live("ada", None).await;
+    live.snapshot().await;
+    let made = rig.post("/api/v1/nodes/batch/cordon", "ada", &cordon()).await;
+    let told = Event { attempt: Attempt::NONE, ..progress(made.text("task_id").parse().unwrap(), 7, 2) };
+    rig.publish("ada", &told).await;
+    rig.post(&format!("/api/v1/tasks/{}/pause", made.text("task_id")), "ada", &json!({})).await;
+    let events = frames(&mut live, 3).await;
+    assert_eq!((seqs(&events), events[2]["type"].as_str()), (vec![1, 7, 8], Some("paused")));
+    assert_eq!(events[2]["current"], 2);
     rig.stop().await;
 }
 

@@ -1,7 +1,6 @@
 //! One cluster: its client, made when first needed, and the calls we make. Every call waits for its turn in the cluster's
 //! token bucket and has a deadline; none is retried here.
 
-use std::future::Future;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,16 +8,18 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper::header::{HeaderValue, USER_AGENT};
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, GetParams, ListParams, ObjectList, Patch, PatchParams};
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::core::Request;
+use kube::{Client, Config, Resource};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use super::busy;
 use super::errors::CallError;
+use super::{agent, busy};
 use crate::BoxError;
 use crate::task::ClusterName;
 
@@ -68,25 +69,31 @@ impl Cluster {
     }
 
     /// The node as it is.
-    pub(super) async fn get(&self, name: &str) -> Result<DynamicObject, CallError> {
-        self.call(self.nodes().await?.get(name)).await
+    pub(super) async fn get(&self, name: &str, sender: &HeaderValue) -> Result<DynamicObject, CallError> {
+        let request = nodes().get(name, &GetParams::default());
+        self.call(request.map_err(kube::Error::BuildRequest)?, sender).await
     }
 
     /// Sends a JSON merge patch.
-    pub(super) async fn patch(&self, name: &str, patch: &Value) -> Result<(), CallError> {
+    pub(super) async fn patch(
+        &self,
+        name: &str,
+        patch: &Value,
+        sender: &HeaderValue,
+    ) -> Result<(), CallError> {
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        let patch = Patch::Merge(patch);
-        self.call(self.nodes().await?.patch_metadata(name, &parameters, &patch)).await.map(drop)
+        let request = nodes().patch_metadata(name, &parameters, &Patch::Merge(patch));
+        self.call::<IgnoredAny>(request.map_err(kube::Error::BuildRequest)?, sender).await.map(drop)
     }
 
     /// Every node, page by page.
     pub(super) async fn list(&self) -> Result<Vec<DynamicObject>, CallError> {
-        let nodes = self.nodes().await?;
         let (mut all, mut next) = (Vec::new(), None::<String>);
         while all.len() < NODES_MAX {
             let mut page = ListParams::default().limit(PAGE_LEN);
             page.continue_token = next.take();
-            let list = self.call(nodes.list(&page)).await?;
+            let request = nodes().list(&page).map_err(kube::Error::BuildRequest)?;
+            let list: ObjectList<DynamicObject> = self.call(request, &agent::of_nobody()).await?;
             all.extend(list.items);
             next = list.metadata.continue_.filter(|token| !token.is_empty());
             if next.is_none() {
@@ -97,15 +104,16 @@ impl Cluster {
         Ok(all)
     }
 
-    async fn nodes(&self) -> Result<Api<DynamicObject>, CallError> {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        mut request: hyper::Request<Vec<u8>>,
+        sender: &HeaderValue,
+    ) -> Result<T, CallError> {
         let client = self.connect().await.map_err(kube::Error::Service)?;
-        Ok(Api::all_with(client.clone(), &ApiResource::erase::<Node>(&())))
-    }
-
-    async fn call<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        request.headers_mut().insert(USER_AGENT, sender.clone());
         timeout(TURN_MAX, self.turns.until_ready()).await.map_err(|_| CallError::Crowded(TURN_MAX))?;
         let limit = self.call_timeout;
-        Ok(timeout(limit, call).await.map_err(|_| CallError::TimedOut(limit))??)
+        Ok(timeout(limit, client.request(request)).await.map_err(|_| CallError::TimedOut(limit))??)
     }
 
     #[cfg(test)]
@@ -118,6 +126,11 @@ impl Cluster {
     }
 }
 
+/// Requests about nodes.
+fn nodes() -> Request {
+    Request::new(DynamicObject::url_path(&ApiResource::erase::<Node>(&()), None))
+}
+
 async fn connect(source: &Source, limit: Duration) -> Result<Client, BoxError> {
     let mut config = match source {
         Source::InCluster => Config::incluster()?,
@@ -128,8 +141,6 @@ async fn connect(source: &Source, limit: Duration) -> Result<Client, BoxError> {
     };
     // The client's own retries would take the time of an item without anybody seeing why.
     config.default_retry = false;
-    let agent = concat!("milepost/", env!("CARGO_PKG_VERSION"));
-    config.headers.push((USER_AGENT, HeaderValue::from_static(agent)));
     // A kubeconfig may name a program that fetches credentials, and the client waits for it on its thread.
     let build = tokio::task::spawn_blocking(move || ClientBuilder::try_from(config).map(busy::client));
     Ok(timeout(limit, build).await???)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::agent;
 use super::annotations::Annotations;
 use super::cluster::{Cluster, Source};
 use super::driver::{Change, NodeAction};
@@ -91,7 +92,8 @@ impl KubeClusters {
             let cause = root_cause(error.as_ref());
             ActionError::permanent(format!("cluster {} cannot be used: {cause}", cluster.name))
         })?;
-        Ok(Some(Arc::new(NodeAction { cluster: Arc::clone(cluster), change, clock })))
+        let sender = agent::of_task(task);
+        Ok(Some(Arc::new(NodeAction { cluster: Arc::clone(cluster), change, clock, sender })))
     }
 
     /// The nodes of a cluster, by name. Bounded in time and number; cancel-safe.

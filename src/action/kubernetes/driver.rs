@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
+use hyper::header::HeaderValue;
 use jiff::Timestamp;
 
 use super::annotations::{Annotations, Note};
@@ -85,6 +86,7 @@ pub(super) struct NodeAction {
     pub(super) cluster: Arc<Cluster>,
     pub(super) change: Change,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) sender: HeaderValue,
 }
 
 /// Why one round of observe, decide, act came to nothing.
@@ -108,10 +110,10 @@ impl Stop {
 
 impl NodeAction {
     async fn round(&self, name: &str) -> Result<Done, Stop> {
-        let node = self.cluster.get(name).await.map_err(|error| Stop::Called(error, "get"))?;
+        let node = self.cluster.get(name, &self.sender).await.map_err(|error| Stop::Called(error, "get"))?;
         let decision = self.change.decide(&node.into(), self.clock.now()).map_err(Stop::Decided)?;
         let Decision::Patch(patch) = decision else { return Ok(Done::Succeeded(Effect::Already)) };
-        self.cluster.patch(name, &patch).await.map_err(|error| Stop::Called(error, "patch"))?;
+        self.cluster.patch(name, &patch, &self.sender).await.map_err(|error| Stop::Called(error, "patch"))?;
         Ok(Done::Succeeded(Effect::Changed))
     }
 }

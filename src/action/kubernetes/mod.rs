@@ -5,6 +5,7 @@
 //! never lost: a label patch names only its own keys, and a patch that depends on what was read carries the version that
 //! was read. Not here: drain, retries of failed items and time-outs of whole items (worker).
 
+pub mod agent;
 mod annotations;
 mod busy;
 mod cluster;

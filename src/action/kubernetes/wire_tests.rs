@@ -25,8 +25,12 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 async fn run(change: Change, script: impl AsyncFnOnce(&mut Server)) -> Result<Done, ActionError> {
     let (service, mut server) = pair::<Request<Body>, Response<Body>>();
     let cluster = Cluster::with_client(busy::client(ClientBuilder::new(service, "default")), CALL_TIMEOUT);
-    let action =
-        NodeAction { cluster: cluster.into(), change, clock: std::sync::Arc::new(ManualClock::default()) };
+    let action = NodeAction {
+        cluster: cluster.into(),
+        change,
+        clock: std::sync::Arc::new(ManualClock::default()),
+        sender: super::agent::of_nobody(),
+    };
     let name = ItemName::new("n1").unwrap();
     let acting = async {
         let result = action.run(Target { index: 0, name: &name }).await;

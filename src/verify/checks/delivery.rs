@@ -22,9 +22,6 @@ struct Held {
 /// I2.
 pub(super) fn ends_arrive(history: &History, finding: &mut Finding) {
     for socket in &history.sockets {
-        if socket.sights.iter().any(|(_, _, sight)| matches!(sight, Sight::Left)) {
-            continue;
-        }
         let held = held(history, socket, finding);
         let connects = socket.sights.iter().filter(|(_, _, sight)| matches!(sight, Sight::Connected { .. }));
         let since = connects.map(|(_, at, _)| *at).max().unwrap_or(0).max(history.calm_since_us());
@@ -37,6 +34,12 @@ pub(super) fn ends_arrive(history: &History, finding: &mut Finding) {
             }
         }
     }
+}
+
+/// When the socket left; who left is owed nothing from then on.
+fn stays_until(socket: &SocketFacts) -> i64 {
+    let left = socket.sights.iter().find(|(_, _, sight)| matches!(sight, Sight::Left));
+    left.map_or(i64::MAX, |(_, at, _)| *at)
 }
 
 /// What a socket holds at the end of the history. A task that a snapshot leaves out is over.
@@ -104,9 +107,9 @@ fn learns_the_end(
         return;
     }
     let due = record.finished_us.unwrap_or(0).max(since_us) + history.deliver_within_us();
-    let end = history.end_us.unwrap_or(history.last_us);
+    let until = stays_until(socket);
     if !held.over {
-        if history.end_us.is_some() || end > due {
+        if history.end_us.is_some_and(|end| until >= end) || until.min(history.last_us) > due {
             finding.checked += 1;
             let what =
                 format!("ended {}, which the socket never learnt; this is its last news", record.status);
@@ -129,7 +132,8 @@ fn hears_of(
     finding: &mut Finding,
 ) {
     let Some((place, call)) = history.submits(task).next() else { return };
-    if socket.user.as_deref() != history.owner(task) || history.end_us.is_none() {
+    let stayed = history.end_us.is_some_and(|end| stays_until(socket) >= end);
+    if socket.user.as_deref() != history.owner(task) || !stayed {
         return;
     }
     let first =
@@ -153,15 +157,21 @@ struct Last {
     /// Zero when the last sight was a view from the record, which has no number.
     seq: Seq,
     done: u32,
+    /// Whether it was in a snapshot.
+    in_view: bool,
+    /// Whether it said that the task is over; then a client drops what still comes of it.
+    over: bool,
 }
 
 impl Last {
     fn of_event(place: Place, event: &EventFacts) -> Self {
-        Self { place, attempt: event.attempt, seq: event.seq, done: event.counts.current() }
+        let (done, over) = (event.counts.current(), event.status.is_terminal());
+        Self { place, attempt: event.attempt, seq: event.seq, done, in_view: false, over }
     }
 
     fn of_view(place: Place, seen: &TaskSeen) -> Self {
-        Self { place, attempt: seen.attempt, seq: seen.seq, done: seen.counts.current() }
+        let (done, over) = (seen.counts.current(), seen.status.is_terminal());
+        Self { place, attempt: seen.attempt, seq: seen.seq, done, in_view: true, over }
     }
 
     fn order(&self) -> (Attempt, Seq) {
@@ -183,7 +193,7 @@ fn walk(socket: &SocketFacts, mut judge: impl FnMut(Place, i64, &EventFacts, Opt
             Sight::Event(event) if !event.repeat => {
                 let known = last.get(&event.task).copied();
                 judge(*place, *at_us, event, known.map(Some).or(knows_all.then_some(None)));
-                if known.is_none_or(|known| event.order() > known.order()) {
+                if known.is_none_or(|known| !known.over && event.order() > known.order()) {
                     last.insert(event.task, Last::of_event(*place, event));
                 }
             }
@@ -198,9 +208,14 @@ pub(super) fn in_order(history: &History, finding: &mut Finding) {
         let mut seen: HashSet<(TaskId, Attempt, Seq)> = HashSet::new();
         walk(socket, |place, _, event, known| {
             let repeat = !seen.insert((event.task, event.attempt, event.seq));
-            let Some(Some(last)) = known else { return };
+            let Some(Some(last)) = known.filter(|known| !known.is_some_and(|last| socket.raw && last.over))
+            else {
+                return;
+            };
             finding.checked += 1;
-            if event.order() <= last.order() && !repeat {
+            // A snapshot is taken at a place before what it holds; a client drops what comes again.
+            let dropped = repeat || (socket.raw && last.in_view);
+            if event.order() <= last.order() && !dropped {
                 let (attempt, seq) = event.order();
                 let what = format!(
                     "({attempt}, {seq}) came after ({}, {}) of line {}",
@@ -222,29 +237,43 @@ pub(super) fn in_order(history: &History, finding: &mut Finding) {
 
 /// I3b.
 pub(super) fn no_silent_gap(history: &History, finding: &mut Finding) {
+    let made: HashSet<(TaskId, Attempt, Seq)> =
+        history.events().map(|(_, _, event)| (event.task, event.attempt, event.seq)).collect();
     for socket in &history.sockets {
         walk(socket, |place, at_us, event, known| {
-            let before = match known {
-                Some(Some(last)) if event.order() <= last.order() => return,
-                // A view from the record does not say which number was the last.
-                Some(Some(last)) if last.attempt == event.attempt && last.seq == Seq(0) => return,
-                Some(Some(last)) if last.attempt == event.attempt => last.seq.0,
-                Some(_) => 0,
-                None => return,
-            };
+            let Some(before) = known.and_then(|last| last_number(event, last)) else { return };
             finding.checked += 1;
-            let missing = event.seq.0.saturating_sub(event.merged).saturating_sub(before);
-            if missing > 0 && !may_have_been_lost(history, at_us) {
-                let (attempt, seq) = event.order();
-                let what = format!("{missing} events before ({attempt}, {seq}) are missing");
+            let missing = before + 1..=event.seq.0.saturating_sub(event.merged);
+            if missing.is_empty() {
+                return;
+            }
+            let seen_elsewhere =
+                missing.clone().any(|seq| made.contains(&(event.task, event.attempt, Seq(seq))));
+            if !may_be_missing(history, at_us, seen_elsewhere) {
+                let ((attempt, seq), n) = (event.order(), missing.count());
+                let elsewhere = if seen_elsewhere { ", and others saw them" } else { "" };
+                let what = format!("{n} events before ({attempt}, {seq}) are missing{elsewhere}");
                 finding.of_socket(place, event.task, &socket.name, what);
             }
         });
     }
 }
 
-fn may_have_been_lost(history: &History, at_us: i64) -> bool {
-    history.faults_between(at_us, at_us).any(|fault| fault.loses)
+/// The number after which the event's attempt must go on for who saw `last`; `None` when nothing can be said.
+fn last_number(event: &EventFacts, last: Option<Last>) -> Option<u64> {
+    match last {
+        Some(last) if last.over || event.order() <= last.order() => None,
+        // A view from the record does not say which number was the last.
+        Some(last) if last.attempt == event.attempt && last.seq == Seq(0) => None,
+        Some(last) if last.attempt == event.attempt => Some(last.seq.0),
+        _ => Some(0),
+    }
+}
+
+/// What nobody saw may have been skipped by its maker while something was broken. What others saw was there, and only the
+/// loss of a stream excuses it.
+fn may_be_missing(history: &History, at_us: i64, seen_elsewhere: bool) -> bool {
+    history.faults_between(at_us, at_us).any(|fault| fault.loses || !seen_elsewhere)
 }
 
 /// I4.

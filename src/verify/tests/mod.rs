@@ -219,6 +219,49 @@ fn i3b_what_a_lost_stream_takes_is_not_a_gap() {
 }
 
 #[test]
+fn i3b_what_nobody_saw_is_excused_by_any_fault_and_what_others_saw_is_not() {
+    let fault = |at_us, phase| {
+        Record::Fault(FaultStep {
+            at_us,
+            id: 1,
+            fault: "stop-redis".into(),
+            target: None,
+            phase,
+            evidence: None,
+            loses: false,
+        })
+    };
+    let without = |sockets: &[&str]| {
+        let mut lines = Story::tell(&[calm()]);
+        let mut at_us = 0;
+        for socket in sockets {
+            let Record::Event(event) = lines.remove(event_at(&lines, socket, 3)) else { unreachable!() };
+            at_us = event.at_us;
+        }
+        lines.extend([fault(at_us, Phase::Injected), fault(at_us, Phase::Bit)]);
+        broken(&judge(lines))
+    };
+    assert_eq!(without(&[TAB, RAW]), Vec::<&str>::new());
+    assert_eq!(without(&[TAB]), ["I3b"]);
+}
+
+#[test]
+fn i3_what_a_snapshot_held_may_come_again_raw_and_is_dropped_by_clients() {
+    for (socket, repeat, expected) in [(RAW, false, vec![]), (TAB, true, vec![]), (TAB, false, vec!["I3"])] {
+        let mut lines = Story::tell(&[calm()]);
+        let at = event_at(&lines, socket, 3);
+        let Record::Event(event) = &mut lines[at] else { unreachable!() };
+        event.repeat = repeat;
+        let (attempt, seq, status, counts) = (event.attempt, Seq(4), event.status, event.counts);
+        let tasks = vec![super::record::TaskSeen { task: id(1), attempt, seq, status, counts }];
+        let snapshot =
+            SnapshotSeen { at_us: event.at_us, socket: socket.into(), position: String::new(), tasks };
+        lines.insert(at, Record::Snapshot(snapshot));
+        assert_eq!(broken(&judge(lines)), expected, "{socket} {repeat}");
+    }
+}
+
+#[test]
 fn i4_an_event_that_differs_or_was_never_made() {
     let differs = |lines: &mut Vec<Record>| events(lines).nth(3).unwrap().body = Some("abc".into());
     caught(differs, &["I4"]);

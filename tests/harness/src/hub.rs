@@ -373,7 +373,7 @@ impl Hub {
         }
         command.extend(["--kubeconfig".to_owned(), kubeconfig.display().to_string()]);
         let log = self.folder.path().join("simulator.log");
-        let process = Process::start(&command, &[], &log, "KILL")?;
+        let process = Process::start(&command, &self.spec.env, &log, "KILL")?;
         wait_for(Duration::from_secs(10), "the simulator", || Ok(kubeconfig.exists()))
             .with_context(|| process.log())?;
         self.simulator = Some(process);

@@ -69,7 +69,7 @@ impl Redis {
         command.push(self.folder.path().display().to_string());
         command.extend(self.args.iter().cloned());
         self.process = Some(Process::start(&command, &[], &self.folder.path().join("log"), "KILL")?);
-        wait_for(Duration::from_secs(10), "Redis to answer", || Ok(self.command(&["PING"]).is_ok()))
+        wait_for(Duration::from_secs(60), "Redis to answer", || Ok(self.command(&["PING"]).is_ok()))
             .with_context(|| format!("log of Redis: {}", self.process().log()))
     }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use milepost::action::kubernetes::agent::Sender;
 use milepost::action::{
     Action, ActionError, Actions, ClusterError, Clusters, KubeClusters, Registry, Target,
 };
 use milepost::clock::SystemClock;
 use milepost::config::{ActionsConfig, ClusterConfig};
-use milepost::simulator::Simulator;
+use milepost::simulator::{LoggedRequest, Simulator};
 use milepost::task::ItemName;
 use serde_json::{Value, json};
 
@@ -45,7 +46,10 @@ async fn a_cordon_costs_two_requests_and_names_its_sender() {
     hub.run("cordon", Value::Null, "node-001").await.unwrap();
     let requests = simulator.requests();
     assert_eq!(requests.iter().map(|request| request.verb).collect::<Vec<_>>(), ["get", "patch"]);
-    assert!(requests.iter().all(|request| request.user_agent.starts_with("milepost/")), "{requests:?}");
+    let sender = |request: &LoggedRequest| Sender::read(&request.user_agent);
+    let senders: Vec<Sender> = requests.iter().filter_map(sender).collect();
+    assert_eq!(senders.len(), 2, "{requests:?}");
+    assert_eq!((senders[0].worker.as_str(), &senders[0]), ("-", &senders[1]));
     assert!(requests[1].query.contains("fieldManager=milepost"));
 }
 
