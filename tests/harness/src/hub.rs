@@ -60,6 +60,8 @@ pub struct HubSpec {
     pub env: Vec<(String, String)>,
     /// Whether the processes reach Redis, Postgres and the simulated cluster through proxies of the hub.
     pub proxied: bool,
+    /// A Redis of the caller's that the hub neither starts nor ends, such as a set of servers.
+    pub redis_url: Option<String>,
 }
 
 /// What is special about one process of the hub.
@@ -94,6 +96,7 @@ impl HubSpec {
             nodes: 0,
             env: Vec::new(),
             proxied: false,
+            redis_url: None,
         }
     }
 
@@ -102,6 +105,12 @@ impl HubSpec {
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Uses a Redis of the caller's, by its address.
+    #[must_use]
+    pub fn on_redis(self, url: impl Into<String>) -> Self {
+        Self { redis_url: Some(url.into()), mode: HubMode::Redis, ..self }
     }
 
     /// Puts proxies between the processes and what they need.
@@ -184,7 +193,7 @@ impl Replica {
             if !self.process().is_alive() {
                 bail!("it ended");
             }
-            Ok(get(self.admin_port, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))
+            Ok(self.probe("/readyz").is_ok_and(|status| status == 200))
         })
         .with_context(|| self.report())
     }
@@ -291,7 +300,8 @@ impl Hub {
     /// # Errors
     /// When a server or a replica does not come up; with the end of its log.
     pub fn start(spec: HubSpec) -> Result<Self> {
-        let redis = (spec.mode == HubMode::Redis).then(Redis::start).transpose()?;
+        let own = spec.mode == HubMode::Redis && spec.redis_url.is_none();
+        let redis = own.then(Redis::start).transpose()?;
         Self::start_on(spec, redis)
     }
 
@@ -409,6 +419,9 @@ impl Hub {
 
     /// The Redis as the processes reach it.
     fn redis_url(&self) -> Option<String> {
+        if self.spec.redis_url.is_some() {
+            return self.spec.redis_url.clone();
+        }
         let port = self.proxies.redis.as_ref().map(Proxy::port).or(self.redis.as_ref().map(Redis::port))?;
         Some(format!("redis://127.0.0.1:{port}/"))
     }

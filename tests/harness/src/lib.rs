@@ -6,17 +6,21 @@
 
 pub mod chromium;
 pub mod clock;
+pub mod cluster;
 pub mod hub;
 pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod sentinel;
 
 pub use chromium::Chromium;
 pub use clock::FakeClock;
+pub use cluster::Cluster;
 pub use hub::{Hub, HubMode, HubSpec, Replica, ReplicaSpec};
 pub use postgres::Postgres;
 pub use process::Process;
 pub use proxy::{Flow, Proxy, Trap, Way};
 pub use redis::Redis;
+pub use sentinel::SentinelSet;

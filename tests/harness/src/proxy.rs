@@ -61,6 +61,12 @@ pub enum Trap {
         /// Bytes of the request, such as the name of a command.
         request: Vec<u8>,
     },
+    /// Loses the reply that holds these bytes, and all that come after it on its connection, without a word. Requests
+    /// still pass: the connection looks sound to both ends.
+    Deafen {
+        /// Bytes of the reply, such as the name of a push.
+        reply: Vec<u8>,
+    },
     /// Keeps the request that holds these bytes, and all that follows on its connection, until the trap is taken away.
     Hold {
         /// Bytes of the request.
@@ -230,8 +236,8 @@ async fn accept(listener: TcpListener, server: u16, orders: watch::Sender<Orders
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
         counts.opened.fetch_add(1, Ordering::SeqCst);
-        let link =
-            Link { orders: orders.subscribe(), counts: Arc::clone(&counts), losing: AtomicBool::new(false) };
+        let (losing, deaf) = (AtomicBool::new(false), AtomicBool::new(false));
+        let link = Link { orders: orders.subscribe(), counts: Arc::clone(&counts), losing, deaf };
         tokio::spawn(link.run(client, server));
     }
 }
@@ -242,6 +248,8 @@ struct Link {
     counts: Arc<Counts>,
     /// Whether the next reply is not passed on.
     losing: AtomicBool,
+    /// Whether no reply is passed on any more, and nobody is told.
+    deaf: AtomicBool,
 }
 
 /// Why a connection is reset: an order, a trap, or an end that broke.
@@ -302,6 +310,7 @@ enum Verdict {
     PassPart(usize),
     Hold(Arc<Armed>),
     Lose,
+    Deafen,
 }
 
 /// One way of one connection.
@@ -328,7 +337,8 @@ impl<'a> Pump<'a> {
         let mut bytes = vec![0; CHUNK_BYTES];
         loop {
             let n = self.read(&mut bytes).await?;
-            let lost = self.flow(Instant::now()).await;
+            let deaf = self.way == Way::Down && self.link.deaf.load(Ordering::SeqCst);
+            let lost = self.flow(Instant::now()).await || deaf;
             if lost {
                 if n == 0 {
                     // Nobody hears of this end.
@@ -391,6 +401,10 @@ impl<'a> Pump<'a> {
             }
             Verdict::Hold(trap) => self.wait(|orders| !orders.has(&trap)).await?,
             Verdict::Lose => self.link.losing.store(true, Ordering::SeqCst),
+            Verdict::Deafen => {
+                self.link.deaf.store(true, Ordering::SeqCst);
+                return Ok(());
+            }
         }
         Ok(self.to.write_all(bytes).await?)
     }
@@ -399,8 +413,9 @@ impl<'a> Pump<'a> {
         let Some(armed) = self.armed() else { return Verdict::Pass };
         let verdict = match &armed.trap {
             Trap::CutAfter { way, bytes: most } if *way == self.way => self.count(bytes.len(), *most),
-            Trap::LoseReply { request } if self.sees(request, bytes) => Verdict::Lose,
-            Trap::Hold { request } if self.sees(request, bytes) => Verdict::Hold(Arc::clone(&armed)),
+            Trap::LoseReply { request } if self.sees(Way::Up, request, bytes) => Verdict::Lose,
+            Trap::Hold { request } if self.sees(Way::Up, request, bytes) => Verdict::Hold(Arc::clone(&armed)),
+            Trap::Deafen { reply } if self.sees(Way::Down, reply, bytes) => Verdict::Deafen,
             _ => Verdict::Pass,
         };
         if matches!(verdict, Verdict::Pass) || !armed.spring() {
@@ -430,14 +445,14 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Whether a request's bytes are among these, also when they began with those before.
-    fn sees(&mut self, request: &[u8], bytes: &[u8]) -> bool {
-        if self.way == Way::Down {
+    /// Whether the bytes that are awaited on a way are among these, also when they began with those before.
+    fn sees(&mut self, way: Way, awaited: &[u8], bytes: &[u8]) -> bool {
+        if self.way != way {
             return false;
         }
         self.tail.extend_from_slice(bytes);
-        let seen = self.tail.windows(request.len()).any(|window| window == request);
-        let keep = if seen { 0 } else { request.len().saturating_sub(1) };
+        let seen = self.tail.windows(awaited.len()).any(|window| window == awaited);
+        let keep = if seen { 0 } else { awaited.len().saturating_sub(1) };
         self.tail.drain(..self.tail.len().saturating_sub(keep));
         seen
     }

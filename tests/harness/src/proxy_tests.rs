@@ -213,6 +213,22 @@ async fn a_lost_reply_is_of_a_request_that_was_done() {
 }
 
 #[tokio::test]
+async fn a_deafened_connection_still_speaks_and_others_hear() {
+    let (echo, proxy, mut client) = rig().await;
+    proxy.set_trap(Trap::Deafen { reply: b"push".to_vec() }, 1);
+    client.say("hello").await;
+    client.hears("hello").await;
+    client.say("push").await;
+    client.hears_nothing().await;
+    client.say("still there").await;
+    client.hears_nothing().await;
+    assert_eq!((echo.heard(), proxy.sprung()), (25, 1));
+    let mut other = Client::of(&proxy).await;
+    other.say("push").await;
+    other.hears("push").await;
+}
+
+#[tokio::test]
 async fn a_held_request_goes_on_when_the_trap_is_taken_away() {
     let (echo, proxy, mut client) = rig().await;
     proxy.set_trap(Trap::Hold { request: b"ACK".to_vec() }, 1);

@@ -105,19 +105,27 @@ impl Redis {
     /// # Errors
     /// When the server does not answer within two seconds or answers with an error.
     pub fn command(&self, words: &[&str]) -> Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
-        stream.write_all(request.as_bytes())?;
-        let mut reply = vec![0; 64 * 1024];
-        let n = stream.read(&mut reply)?;
-        let reply = String::from_utf8_lossy(&reply[..n]).into_owned();
-        if n == 0 || reply.starts_with('-') {
-            bail!("Redis answered {reply:?} to {words:?}");
-        }
-        Ok(reply)
+        ask(self.port, words)
     }
+}
+
+/// Sends one command to a port and gives back the raw reply (RESP2), up to what one read returns.
+///
+/// # Errors
+/// When nobody answers within two seconds, or with an error.
+pub(crate) fn ask(port: u16, words: &[&str]) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut request = format!("*{}\r\n", words.len());
+    for word in words {
+        request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+    }
+    stream.write_all(request.as_bytes())?;
+    let mut reply = vec![0; 64 * 1024];
+    let n = stream.read(&mut reply)?;
+    let reply = String::from_utf8_lossy(&reply[..n]).into_owned();
+    if n == 0 || reply.starts_with('-') {
+        bail!("Redis answered {reply:?} to {words:?}");
+    }
+    Ok(reply)
 }
