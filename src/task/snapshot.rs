@@ -97,8 +97,12 @@ impl TaskView {
     }
 
     /// Folds an event of this task in. Repeats, late events, and anything after a terminal state change nothing.
+    ///
+    /// A view from the record has no number. Counts of an attempt only grow, so an event with fewer items done is older
+    /// than that view: what a bus that lost its newest events still knows, or one that was long on its way.
     pub fn fold(&mut self, event: &Event) -> Folded {
-        if self.status.is_terminal() || event.order() <= (self.attempt, self.seq) {
+        let older = event.attempt == self.attempt && event.counts.current() < self.current;
+        if self.status.is_terminal() || event.order() <= (self.attempt, self.seq) || older {
             return Folded::Ignored;
         }
         let before = std::mem::replace(self, Self::of(event));
@@ -221,6 +225,18 @@ pub(crate) mod tests {
                 run
             },
         )
+    }
+
+    #[test]
+    fn a_view_from_the_record_does_not_step_back_to_what_a_bus_still_knows() {
+        let done = |succeeded| Counts { succeeded, ..Counts::new(9) };
+        let mut recorded = TaskView { seq: Seq(0), ..TaskView::of(&event(1, 1, Status::Running, done(5))) };
+        assert_eq!(recorded.fold(&event(1, 3, Status::Running, done(2))), Folded::Ignored);
+        assert_eq!((recorded.current, recorded.seq), (5, Seq(0)));
+        assert_eq!(recorded.fold(&event(1, 8, Status::Running, done(6))), Folded::Changed);
+        assert_eq!((recorded.current, recorded.seq), (6, Seq(8)));
+        let new_attempt = event(2, 1, Status::Running, done(4));
+        assert_eq!(recorded.fold(&new_attempt), Folded::Changed, "it counts anew");
     }
 
     #[test]
