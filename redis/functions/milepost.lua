@@ -14,15 +14,36 @@ local function after(a, b)
   return tonumber(a_n) > tonumber(b_n)
 end
 
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- Which server this is, and what its data came from: another text after a restart, and after each change of the
+-- primary. Asked once a second, because asking costs as much as a publish. Empty where INFO is refused.
+local server, asked_ms = nil, 0
+local function server_id()
+  local now = now_ms()
+  if not server or now < asked_ms or now - asked_ms > 1000 then
+    local info = redis.pcall('INFO', 'replication')
+    server = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
+    server, asked_ms = string.sub(server, 1, 16), now
+  end
+  return server
+end
+
 -- The life of a user's stream: its epoch and the id of its newest entry. Stream and epoch are made together; when
--- either is gone, what is left of the other belongs to no position any more, and a new life begins, empty.
+-- either is gone, what is left of the other belongs to no position any more, and a new life begins, empty. On another
+-- server than before, the newest entries may be gone without a trace: the stream goes on, and no position does.
 local function life(stream, state, candidate)
-  local known = redis.call('HMGET', state, 'epoch', 'last')
+  local known, here = redis.call('HMGET', state, 'epoch', 'last', 'server'), server_id()
   if known[1] and known[2] and redis.call('EXISTS', stream) == 1 then
-    return known[1], known[2], false
+    if known[3] == here then return known[1], known[2], false end
+    redis.call('HSET', state, 'epoch', candidate, 'server', here)
+    return candidate, known[2], false
   end
   redis.call('UNLINK', stream, state)
-  redis.call('HSET', state, 'epoch', candidate, 'last', '0-0')
+  redis.call('HSET', state, 'epoch', candidate, 'last', '0-0', 'server', here)
   return candidate, '0-0', true
 end
 
@@ -129,15 +150,17 @@ local function follow(keys, args)
   return {epoch, start, loss, made and 1 or 0}
 end
 
+-- Keys: stream, epoch. Args: candidate epoch, ttl of the stream in ms, entry id, most to give.
+-- Gives {epoch, id of the newest entry, entries after that id}, all of one moment.
+local function replay(keys, args)
+  local epoch, last = open(keys[1], keys[2], args[1], args[2])
+  return {epoch, last, redis.call('XRANGE', keys[1], '(' .. args[3], '+', 'COUNT', args[4])}
+end
+
 -- Keys: stream, index of the replica's groups. Args: group, user.
 local function unfollow(keys, args)
   redis.pcall('XGROUP', 'DESTROY', keys[1], args[1])
   return redis.call('SREM', keys[2], args[2])
-end
-
-local function now_ms()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
 -- Keys: leases of gateways. Args: replica, length in ms.
@@ -212,6 +235,7 @@ end
 redis.register_function{function_name = 'mp2_publish', callback = publish}
 redis.register_function{function_name = 'mp2_head', callback = head, flags = {'allow-oom'}}
 redis.register_function{function_name = 'mp2_follow', callback = follow, flags = {'allow-oom'}}
+redis.register_function{function_name = 'mp2_replay', callback = replay, flags = {'allow-oom'}}
 redis.register_function{function_name = 'mp2_unfollow', callback = unfollow, flags = {'allow-oom'}}
 redis.register_function{function_name = 'mp2_lease', callback = lease, flags = {'allow-oom'}}
 redis.register_function{function_name = 'mp2_lapsed', callback = lapsed, flags = {'no-writes'}}

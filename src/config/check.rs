@@ -7,7 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::keys::join;
-use super::{Config, Mode};
+use super::redis_url::Fault;
+use super::{Config, Mode, RedisUrl};
 use crate::task::ClusterName;
 
 /// Fields that may be zero, because that means "none" or "at once".
@@ -107,8 +108,10 @@ impl Rules {
     fn urls(&mut self, config: &Config) {
         let database = ["postgres://", "postgresql://"];
         self.scheme("database.url", config.database.url.as_ref(), &database);
-        let redis = ["redis://", "rediss://"];
-        self.scheme("redis.url", config.redis.url.as_ref(), &redis);
+        let redis = config.redis.url.as_ref().map(|url| RedisUrl::parse(url.expose_secret()));
+        for Fault(problem, fix) in redis.and_then(Result::err).into_iter().flatten() {
+            self.holds(false, "redis.url", problem, fix);
+        }
     }
 
     fn scheme(&mut self, key: &str, url: Option<&SecretString>, schemes: &[&str]) {

@@ -49,11 +49,13 @@ impl Default for DatabaseConfig {
     }
 }
 
-/// Redis: one server, or one address that always leads to the primary. Sentinel and Cluster are refused for now.
+/// Redis: one server, a primary that Sentinels watch, or a Cluster, as the URL says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisConfig {
-    /// `redis://user:password@host:port/db`, or `rediss://` with TLS.
+    /// `redis://user:password@host:port/db`, `redis+sentinel://user:password@host:port,host:port/master/db`, or
+    /// `redis+cluster://user:password@host:port,host:port`; with TLS they begin with `rediss`. See
+    /// [`super::redis_url`].
     #[serde(serialize_with = "hidden")]
     pub url: Option<SecretString>,
     /// Text before every key, so that several installations can share a server.

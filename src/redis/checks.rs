@@ -1,11 +1,11 @@
-//! Whether a Redis server is fit for Milepost: what is wrong, what it risks, and what to do.
+//! Whether the servers of Redis are fit for Milepost: what is wrong, what it risks, and what to do.
 //!
 //! Asked at start and by `milepost doctor`. The judging is pure; nothing here refuses to start, the caller does.
 
 use redis::{Cmd, cmd};
 
 use super::scripts::LibraryState;
-use super::{CallError, LIBRARY, Redis};
+use super::{CallError, LIBRARY, Layout, Node, Redis};
 
 /// The oldest server with functions and sharded pub/sub. Valkey reports a Redis version of its own, 7.2.
 const VERSION_MIN: (u32, u32) = (7, 0);
@@ -51,25 +51,64 @@ pub struct Facts {
     pub stream_node_max_bytes: Option<u64>,
     /// What it has of the function library.
     pub library: Option<LibraryState>,
+    /// Replicas that could take its place; `None` where nobody would have them do so.
+    pub replicas: Option<u64>,
 }
 
-/// Asks a server and judges the answers.
+/// Asks every server that takes writes and judges the answers. What all say alike is told once.
 ///
 /// # Errors
-/// When the server cannot be reached.
+/// When it cannot be found out who they are, or one of them cannot be reached.
 pub async fn check(redis: &Redis) -> Result<Vec<Finding>, CallError> {
-    Ok(judge(&facts(redis).await?))
+    let layout = redis.layout().await?;
+    let mut told: Vec<(Finding, Vec<String>)> = Vec::new();
+    for node in layout.nodes() {
+        let mut facts = facts(node).await?;
+        if !redis.fails_over() {
+            facts.replicas = None;
+        }
+        for finding in judge(&facts) {
+            match told.iter_mut().find(|(known, _)| *known == finding) {
+                Some((_, servers)) => servers.push(node.address().to_string()),
+                None => told.push((finding, vec![node.address().to_string()])),
+            }
+        }
+    }
+    let all = layout.nodes().len();
+    let mut findings: Vec<Finding> =
+        told.into_iter().map(|(finding, at)| finding.told_by(&at, all)).collect();
+    findings.extend(coverage(&layout));
+    Ok(findings)
+}
+
+impl Finding {
+    /// Names the servers that it is about, unless it is about all.
+    fn told_by(mut self, servers: &[String], all: usize) -> Self {
+        if servers.len() < all {
+            self.detail = format!("{}: {}", servers.join(", "), self.detail);
+        }
+        self
+    }
+}
+
+/// Whether every key has a server.
+fn coverage(layout: &Layout) -> Option<Finding> {
+    let nobodys = layout.slots_of_nobody();
+    (nobodys > 0).then(|| {
+        let detail = format!("no server has {nobodys} of the slots, so some users get no progress");
+        fatal("slots", detail, "redis-cli --cluster fix")
+    })
 }
 
 /// Asks a server about itself. What it refuses to tell is left out.
 ///
 /// # Errors
 /// When the server cannot be reached.
-pub async fn facts(redis: &Redis) -> Result<Facts, CallError> {
-    let info: String = redis.query(cmd("INFO").arg("server")).await?;
+pub async fn facts(node: &Node) -> Result<Facts, CallError> {
+    let info: String = redis::from_redis_value(node.query(&cmd("INFO")).await?)?;
     let setting = async |name: &str| -> Option<String> {
-        let answer: Result<Vec<String>, _> = redis.query(&config_get(name)).await;
-        answer.ok()?.into_iter().nth(1)
+        let answer: Vec<String> = redis::from_redis_value(node.query(&config_get(name)).await.ok()?).ok()?;
+        answer.into_iter().nth(1)
     };
     Ok(Facts {
         version: field(&info, "redis_version"),
@@ -77,7 +116,8 @@ pub async fn facts(redis: &Redis) -> Result<Facts, CallError> {
         appendonly: setting("appendonly").await.map(|value| value == "yes"),
         save: setting("save").await,
         stream_node_max_bytes: setting("stream-node-max-bytes").await.and_then(|value| value.parse().ok()),
-        library: redis.library_state().await.ok(),
+        library: node.library_state().await.ok(),
+        replicas: field(&info, "connected_slaves").and_then(|value| value.parse().ok()),
     })
 }
 
@@ -96,7 +136,10 @@ fn field(info: &str, name: &str) -> Option<String> {
 /// Judges what a server said.
 #[must_use]
 pub fn judge(facts: &Facts) -> Vec<Finding> {
-    vec![version(facts), eviction(facts), persistence(facts), nodes(facts), library(facts)]
+    let mut findings =
+        vec![version(facts), eviction(facts), persistence(facts), nodes(facts), library(facts)];
+    findings.extend(replicas(facts));
+    findings
 }
 
 fn good(subject: &'static str, detail: String) -> Finding {
@@ -197,6 +240,20 @@ fn library(facts: &Facts) -> Finding {
     }
 }
 
+fn replicas(facts: &Facts) -> Option<Finding> {
+    const SUBJECT: &str = "replicas";
+    let replicas = facts.replicas?;
+    Some(if replicas == 0 {
+        warning(
+            SUBJECT,
+            "no replica is connected, so nothing can take the place of the primary when it is lost".into(),
+            "start a replica, or look at why it is not connected",
+        )
+    } else {
+        good(SUBJECT, format!("{replicas} connected"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,6 +266,7 @@ mod tests {
             save: Some(String::new()),
             stream_node_max_bytes: Some(1024),
             library: Some(LibraryState::Current),
+            replicas: Some(1),
         }
     }
 
@@ -252,6 +310,7 @@ mod tests {
             with(|f| f.library = Some(LibraryState::Different)),
             [("function library", Severity::Warning)]
         );
+        assert_eq!(with(|f| f.replicas = Some(0)), [("replicas", Severity::Warning)]);
     }
 
     #[test]

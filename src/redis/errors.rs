@@ -20,7 +20,8 @@ pub enum Reaction {
     ForeignKey,
     /// `READONLY`, `MASTERDOWN`: this is not the primary any more. Drop the connections, so that new ones find it.
     FindPrimary,
-    /// `LOADING`, `BUSY`, `TRYAGAIN`, `CLUSTERDOWN`: it will pass. Wait and try again.
+    /// `LOADING`, `BUSY`, `CLUSTERDOWN`, and `MOVED`, `ASK`, `TRYAGAIN` that following them did not end: it will pass.
+    /// Wait and try again.
     Wait,
     /// `OOM`, `MISCONF`, `NOREPLICAS`: the server refuses writes. Wait; reads and acknowledgements may still work.
     WritesRefused,
@@ -37,7 +38,7 @@ impl Reaction {
             "BUSYGROUP" => Self::AlreadyThere,
             "WRONGTYPE" => Self::ForeignKey,
             "READONLY" | "MASTERDOWN" => Self::FindPrimary,
-            "LOADING" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" => Self::Wait,
+            "LOADING" | "BUSY" | "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" => Self::Wait,
             "OOM" | "MISCONF" | "NOREPLICAS" => Self::WritesRefused,
             "ERR" if detail.is_some_and(|detail| detail.starts_with("Function not found")) => {
                 Self::LoadLibrary

@@ -103,10 +103,10 @@ impl Keys {
         format!("{}:{}:c:{user}", self.prefix, Shard::of(user))
     }
 
-    /// The channel by which a replica checks its own subscription.
+    /// The channel by which a replica checks its own subscription to the server of a shard.
     #[must_use]
-    pub fn probe(&self, replica: &ReplicaId) -> String {
-        format!("{}:{}:probe:{replica}", self.prefix, Shard(0))
+    pub fn probe(&self, shard: Shard, replica: &ReplicaId) -> String {
+        format!("{}:{shard}:probe:{replica}", self.prefix)
     }
 
     /// The users of a shard whose stream has a group of `replica`.

@@ -4,10 +4,13 @@
 //! function: the library is loaded and the call made again, once. The heal never replaces a library that is there,
 //! so a replica of an older release cannot undo a newer one.
 
+use std::collections::HashMap;
+
 use redis::{Cmd, Pipeline, Value, cmd};
 
-use super::connection::{CallError, Redis};
-use super::errors::Reaction;
+use super::connection::{CallError, Redis, Reply};
+use super::errors::{Reaction, reaction};
+use super::node::Node;
 
 /// Name of the library. Changed meaning takes a new number.
 pub const LIBRARY: &str = "milepost_v2";
@@ -24,6 +27,8 @@ pub enum Call {
     Head,
     /// A group where the reader can go on.
     Follow,
+    /// Entries after a position.
+    Replay,
     /// The end of a group.
     Unfollow,
     /// A gateway is alive.
@@ -46,6 +51,7 @@ impl Call {
             Self::Publish => "mp2_publish",
             Self::Head => "mp2_head",
             Self::Follow => "mp2_follow",
+            Self::Replay => "mp2_replay",
             Self::Unfollow => "mp2_unfollow",
             Self::Lease => "mp2_lease",
             Self::Lapsed => "mp2_lapsed",
@@ -77,65 +83,67 @@ pub enum LibraryState {
 }
 
 impl Redis {
-    /// Calls functions in one go; replies as of [`Redis::pipeline`]. Loads the library if the server lacks it.
-    ///
-    /// # Errors
-    /// When the connection breaks or the answer is late; then any of them may have been run.
-    pub async fn call_all(&self, calls: &Pipeline) -> Result<Vec<Value>, CallError> {
-        let mut replies = self.pipeline(calls).await?;
-        if !replies.iter().any(is_missing) {
-            return Ok(replies);
+    /// Calls functions in one go; replies as of [`Redis::pipeline`]. Loads the library where a server lacks it.
+    pub async fn call_all(&self, calls: &Pipeline) -> Vec<Reply> {
+        let mut replies = self.pipeline(calls).await;
+        if replies.iter().any(is_missing) {
+            self.heal_library().await;
+            self.repeat_missing(calls, &mut replies).await;
         }
-        self.heal_library().await;
-        self.repeat_missing(calls, &mut replies).await?;
-        Ok(replies)
+        replies
     }
 
-    /// Calls one function; a failed one is an error. Loads the library if the server lacks it.
+    /// Calls one function. Loads the library if its server lacks it.
     ///
     /// # Errors
     /// When Redis answers with an error, too late or not at all.
-    pub async fn call(&self, call: Cmd) -> Result<Value, CallError> {
+    pub async fn call(&self, call: Cmd) -> Reply {
         let mut calls = Pipeline::with_capacity(1);
         calls.add_command(call);
-        let reply = self.call_all(&calls).await?.pop().ok_or_else(|| CallError::Reply("no reply".into()))?;
-        Ok(reply.extract_error()?)
+        self.call_all(&calls).await.pop().unwrap_or_else(|| Err(CallError::Reply("no reply".into())))
     }
 
-    /// Puts the library of this release in place of whatever has its name. For `milepost migrate`.
+    /// Puts the library of this release in place of whatever has its name, on every server that takes writes: a Cluster
+    /// does not pass it on to others. For `milepost migrate`.
     ///
     /// # Errors
-    /// When Redis answers with an error, too late or not at all.
+    /// When one of them answers with an error, too late or not at all.
     pub async fn install_library(&self) -> Result<(), CallError> {
-        self.query(cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(SOURCE)).await
+        for node in self.layout().await?.nodes() {
+            node.query(cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(SOURCE)).await?;
+        }
+        Ok(())
     }
 
-    /// Compares the server's library with the one of this release.
+    /// Compares the library of every server with the one of this release; the first that differs counts.
     ///
     /// # Errors
-    /// When Redis answers with an error, too late or not at all.
+    /// When one of them answers with an error, too late or not at all.
     pub async fn library_state(&self) -> Result<LibraryState, CallError> {
-        let mut list = cmd("FUNCTION");
-        list.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY).arg("WITHCODE");
-        let found: Vec<std::collections::HashMap<String, Value>> = self.query(&list).await?;
-        let Some(code) = found.first().and_then(|library| library.get("library_code")) else {
-            return Ok(LibraryState::Missing);
-        };
-        let same = matches!(code, Value::BulkString(code) if code == SOURCE.as_bytes());
-        Ok(if same { LibraryState::Current } else { LibraryState::Different })
+        for node in self.layout().await?.nodes() {
+            let state = node.library_state().await?;
+            if state != LibraryState::Current {
+                return Ok(state);
+            }
+        }
+        Ok(LibraryState::Current)
     }
 
-    /// Loads the library where there is none. Whether that worked is seen by the call that follows: another replica
-    /// may have been faster.
+    /// Loads the library on every server that has none. Whether that worked is seen by the calls that follow: another
+    /// replica may have been faster.
     async fn heal_library(&self) {
-        let loaded: Result<Value, _> = self.query(cmd("FUNCTION").arg("LOAD").arg(SOURCE)).await;
-        match loaded {
-            Ok(_) => tracing::info!(library = LIBRARY, "loaded the function library into Redis"),
-            Err(error) => tracing::debug!(%error, "the function library was not loaded"),
+        let Ok(layout) = self.layout().await else { return };
+        for node in layout.nodes() {
+            match node.query(cmd("FUNCTION").arg("LOAD").arg(SOURCE)).await {
+                Ok(_) => {
+                    tracing::info!(library = LIBRARY, server = %node.address(), "loaded the function library");
+                }
+                Err(error) => tracing::debug!(%error, "the function library was not loaded"),
+            }
         }
     }
 
-    async fn repeat_missing(&self, calls: &Pipeline, replies: &mut [Value]) -> Result<(), CallError> {
+    async fn repeat_missing(&self, calls: &Pipeline, replies: &mut [Reply]) {
         let mut again = Pipeline::new();
         let missing: Vec<usize> = (0..replies.len()).filter(|&index| is_missing(&replies[index])).collect();
         for (index, call) in calls.cmd_iter().enumerate() {
@@ -143,15 +151,31 @@ impl Redis {
                 again.add_command(call.clone());
             }
         }
-        for (index, reply) in missing.into_iter().zip(self.pipeline(&again).await?) {
+        for (index, reply) in missing.into_iter().zip(self.pipeline(&again).await) {
             replies[index] = reply;
         }
-        Ok(())
     }
 }
 
-fn is_missing(reply: &Value) -> bool {
-    Reaction::to_reply(reply) == Some(Reaction::LoadLibrary)
+impl Node {
+    /// Compares the server's library with the one of this release.
+    ///
+    /// # Errors
+    /// When it answers with an error, too late or not at all.
+    pub async fn library_state(&self) -> Result<LibraryState, CallError> {
+        let mut list = cmd("FUNCTION");
+        list.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY).arg("WITHCODE");
+        let found: Vec<HashMap<String, Value>> = redis::from_redis_value(self.query(&list).await?)?;
+        let Some(code) = found.first().and_then(|library| library.get("library_code")) else {
+            return Ok(LibraryState::Missing);
+        };
+        let same = matches!(code, Value::BulkString(code) if code == SOURCE.as_bytes());
+        Ok(if same { LibraryState::Current } else { LibraryState::Different })
+    }
+}
+
+fn is_missing(reply: &Reply) -> bool {
+    reply.as_ref().is_err_and(|error| reaction(error) == Reaction::LoadLibrary)
 }
 
 #[cfg(test)]
@@ -165,6 +189,7 @@ mod tests {
             Call::Publish,
             Call::Head,
             Call::Follow,
+            Call::Replay,
             Call::Unfollow,
             Call::Lease,
             Call::Lapsed,

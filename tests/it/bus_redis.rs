@@ -23,7 +23,7 @@ use crate::support::eventually;
 type Server = milepost_harness::Redis;
 
 /// Settings under which a lost doorbell would be noticed as a delay: a sweep alone would come too late.
-fn patient() -> BusConfig {
+pub fn patient() -> BusConfig {
     BusConfig { sweep_interval: Duration::from_secs(3600), ..BusConfig::default() }
 }
 
@@ -32,27 +32,31 @@ fn swept() -> BusConfig {
 }
 
 /// A gateway replica's view of the bus.
-struct Replica {
+pub struct Replica {
     name: ReplicaId,
-    bus: Arc<RedisBus>,
+    pub bus: Arc<RedisBus>,
     metrics: Metrics,
     life: Lifecycle,
 }
 
 impl Replica {
     fn start(server: &Server, config: &BusConfig) -> Self {
+        Self::at(&server.url(), config)
+    }
+
+    pub fn at(url: &str, config: &BusConfig) -> Self {
         let (life, metrics, name) = (Lifecycle::new(), Metrics::new(), ReplicaId::generate("gateway"));
-        let redis = connect(server, &metrics);
+        let redis = connect_to(url, &metrics);
         let bus = Arc::new(RedisBus::start(redis, config, &name, &life).unwrap());
         Self { name, bus, metrics, life }
     }
 
-    fn group(&self) -> String {
+    pub fn group(&self) -> String {
         format!("gw:{}", self.name)
     }
 
     /// Follows a user with an inbox that remembers.
-    async fn follow(&self, user: &UserId) -> (milepost::bus::Following, Arc<Collector>) {
+    pub async fn follow(&self, user: &UserId) -> (milepost::bus::Following, Arc<Collector>) {
         let inbox = Collector::new();
         let following =
             eventually("the user is followed", async || self.bus.follow(user, inbox.clone()).await.ok())
@@ -61,7 +65,7 @@ impl Replica {
     }
 
     /// Publishes the events `seqs` of attempt 1, through outages.
-    async fn publish(&self, user: &UserId, task: TaskId, seqs: std::ops::RangeInclusive<u64>) {
+    pub async fn publish(&self, user: &UserId, task: TaskId, seqs: std::ops::RangeInclusive<u64>) {
         for seq in seqs {
             eventually("the event is published", async || {
                 self.bus.publish(user, &progress(task, 1, seq)).await.ok()
@@ -87,21 +91,25 @@ impl Drop for Replica {
 }
 
 fn connect(server: &Server, metrics: &Metrics) -> Redis {
-    let config = RedisConfig { url: Some(server.url().into()), ..RedisConfig::default() };
+    connect_to(&server.url(), metrics)
+}
+
+fn connect_to(url: &str, metrics: &Metrics) -> Redis {
+    let config = RedisConfig { url: Some(url.into()), ..RedisConfig::default() };
     Redis::connect(&config, metrics).unwrap()
 }
 
-fn keys() -> Keys {
+pub fn keys() -> Keys {
     Keys::new("mp").unwrap()
 }
 
 /// A number that Redis replies.
-fn number(server: &Server, words: &[&str]) -> u64 {
+pub fn number(server: &Server, words: &[&str]) -> u64 {
     server.command(words).unwrap().trim().trim_start_matches(':').parse().unwrap()
 }
 
 /// Entries pending in a group, summed over all its consumers.
-fn pending(server: &Server, stream: &str, group: &str) -> u64 {
+pub fn pending(server: &Server, stream: &str, group: &str) -> u64 {
     let summary = server.command(&["XPENDING", stream, group]).unwrap();
     summary.lines().nth(1).unwrap().trim_start_matches(':').parse().unwrap()
 }

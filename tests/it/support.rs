@@ -132,36 +132,46 @@ pub struct Watcher {
 impl Watcher {
     /// Connects and reads up to the snapshot, or up to the hello when the position was continued.
     pub async fn connect(base: &str, token: &str, position: Option<&str>) -> Self {
+        Self::try_connect(base, token, position).await.expect("a connection")
+    }
+
+    /// As [`Self::connect`]; `None` when it is refused or ended before that.
+    pub async fn try_connect(base: &str, token: &str, position: Option<&str>) -> Option<Self> {
         let query = position.map(|p| format!("?position={p}")).unwrap_or_default();
         let address = format!("{}/api/v1/live/ws{query}", base.replacen("http", "ws", 1));
         let mut request = address.into_client_request().unwrap();
         request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
         let connect = tokio_tungstenite::connect_async(request);
-        let (stream, _) = tokio::time::timeout(PATIENCE, connect).await.expect("in time").unwrap();
+        let (stream, _) = tokio::time::timeout(PATIENCE, connect).await.expect("in time").ok()?;
         let mut watcher = Self { stream, hello: Value::Null, snapshot: None };
-        watcher.hello = watcher.next().await;
+        watcher.hello = watcher.try_next().await?;
         assert_eq!(watcher.hello["type"], "hello", "{}", watcher.hello);
         if watcher.hello["recovered"] == false {
-            let snapshot = watcher.next().await;
+            let snapshot = watcher.try_next().await?;
             assert_eq!(snapshot["type"], "snapshot", "{snapshot}");
             watcher.snapshot = Some(snapshot);
         }
-        watcher
+        Some(watcher)
     }
 
     /// The next frame.
     pub async fn next(&mut self) -> Value {
+        self.try_next().await.expect("the socket is open")
+    }
+
+    /// The next frame; `None` when the connection has ended.
+    pub async fn try_next(&mut self) -> Option<Value> {
         let text = async {
             loop {
-                match self.stream.next().await.expect("the socket is open").unwrap() {
-                    Message::Text(text) => return text,
-                    Message::Close(frame) => panic!("closed: {frame:?}"),
+                match self.stream.next().await?.ok()? {
+                    Message::Text(text) => return Some(text),
+                    Message::Close(_) => return None,
                     _ => {}
                 }
             }
         };
-        let text = tokio::time::timeout(PATIENCE, text).await.expect("a frame in time");
-        serde_json::from_str(text.as_str()).unwrap()
+        let text = tokio::time::timeout(PATIENCE, text).await.expect("a frame in time")?;
+        Some(serde_json::from_str(text.as_str()).unwrap())
     }
 
     /// The events of `task` up to and including the first for which `last` holds. Events of other tasks are an error.

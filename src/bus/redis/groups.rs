@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::follow::{Follow, Registry};
 use crate::bus::Loss;
 use crate::config::duration::millis;
-use crate::redis::{Call, CallError, Redis, Shard, group};
+use crate::redis::{Call, CallError, Redis, Reply, Shard, group};
 use crate::task::{EntryId, Epoch, Position, ReplicaId};
 
 /// How long a gateway counts as alive after a heartbeat.
@@ -79,8 +79,14 @@ impl Groups {
         for follow in follows {
             calls.add_command(self.resume_call(follow));
         }
-        let replies = self.redis.call_all(&calls).await?;
-        Ok(replies.into_iter().map(resumed).collect())
+        let all: Vec<_> = self.redis.call_all(&calls).await.into_iter().map(resumed).collect();
+        let forgot =
+            |resumed: &Result<Resumed, CallError>| resumed.as_ref().is_ok_and(|resumed| resumed.made);
+        if again && all.iter().any(forgot) {
+            // Whatever Redis forgot, it may have done so after the lease was taken.
+            self.renew().await?;
+        }
+        Ok(all)
     }
 
     fn resume_call(&self, follow: &Follow) -> Cmd {
@@ -145,9 +151,8 @@ impl Groups {
     }
 }
 
-fn resumed(reply: Value) -> Result<Resumed, CallError> {
-    let (epoch, cursor, loss, made): (String, String, String, u8) =
-        redis::from_redis_value(reply.extract_error()?)?;
+fn resumed(reply: Reply) -> Result<Resumed, CallError> {
+    let (epoch, cursor, loss, made): (String, String, String, u8) = redis::from_redis_value(reply?)?;
     let odd = || CallError::Reply(format!("{epoch} {cursor} {loss}"));
     let place = Position::new(Epoch::new(&epoch).map_err(|_| odd())?, cursor.parse().map_err(|_| odd())?);
     let loss = match loss.as_str() {
@@ -195,8 +200,8 @@ async fn collect_shard(redis: &Redis, shard: Shard, replica: &str) -> Result<u64
         for user in &users {
             calls.add_command(unfollow_call(redis, &index, replica, user));
         }
-        for reply in redis.call_all(&calls).await? {
-            removed += redis::from_redis_value::<u64>(reply.extract_error()?)?;
+        for reply in redis.call_all(&calls).await {
+            removed += redis::from_redis_value::<u64>(reply?)?;
         }
     }
 }

@@ -1,15 +1,16 @@
 //! Progress through Redis Streams: one stream per user, a doorbell per user, a consumer group per gateway and user.
 //!
 //! Publishing is one function call: fence, append, live snapshot, doorbell. A gateway hears the doorbells of its users
-//! on one subscription connection, and reads only the streams that rang, without blocking: blocking on all of them
-//! would cost Redis about a microsecond per stream and wake-up. Doorbells may get lost: everything is read after each
-//! new subscription, and a sweep compares all users with the server.
+//! on one subscription connection to each server, and reads only the streams that rang, without blocking: blocking on
+//! all of them would cost Redis about a microsecond per stream and wake-up. Doorbells may get lost: everybody is
+//! compared with the server after each new subscription, and by a sweep.
 //!
-//! Files, in the order of an event: `publisher` · `subscription` hears the bell · `follow` who rang · `reader` · `entry`
-//! what was read and whether it is whole · `groups` · `sweep` · `replay` for those who reconnect · `results`
-//! for a takeover · `status` for readiness.
+//! Files, in the order of an event: `publisher` · `doorbells` a `subscription` to each server hears the bell · `follow`
+//! who rang · `reader` · `entry` what was read and whether it is whole · `groups` · `sweep` · `replay` for those who
+//! reconnect · `results` for a takeover · `status` for readiness.
 //! Not here: keys, connections and what errors mean ([`crate::redis`]).
 
+mod doorbells;
 mod entry;
 mod follow;
 mod groups;
@@ -29,11 +30,11 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use doorbells::{Doorbells, Supervisor};
 use follow::{Follow, LANES, Lane, Registry};
 use groups::Groups;
 use reader::Reader;
 use status::Status;
-use subscription::{Doorbells, Supervisor};
 use sweep::Sweeper;
 
 pub use groups::collect_dead_groups;
@@ -91,9 +92,8 @@ impl RedisBus {
         life: &Lifecycle,
     ) -> Result<Self, SetupError> {
         let (registry, status) = <(Arc<Registry>, Arc<Status>)>::default();
-        let probe = redis.keys().probe(replica);
         let (doorbells, supervisor) =
-            Supervisor::new(redis.clone(), Arc::clone(&registry), Arc::clone(&status), probe.clone());
+            Supervisor::new(redis.clone(), Arc::clone(&registry), Arc::clone(&status), replica.clone());
         let groups = Groups::new(redis.clone(), replica.clone(), config.stream_ttl);
         let turns =
             std::iter::repeat_with(tokio::sync::Mutex::default).take(crate::redis::SHARDS.into()).collect();
@@ -106,11 +106,11 @@ impl RedisBus {
             lanes: <[Arc<Lane>; LANES]>::default(),
             shared,
         };
-        bus.spawn(config, supervisor, probe, life);
+        bus.spawn(config, supervisor, life);
         Ok(bus)
     }
 
-    fn spawn(&self, config: &BusConfig, supervisor: Supervisor, probe: String, life: &Lifecycle) {
+    fn spawn(&self, config: &BusConfig, supervisor: Supervisor, life: &Lifecycle) {
         let done = life.hard().child_token();
         let spawn = |name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let done = done.clone();
@@ -120,7 +120,6 @@ impl RedisBus {
         };
         let (redis, shared) = (&self.redis, &self.shared);
         spawn("redis subscription", Box::pin(supervisor.run()));
-        spawn("redis probe", Box::pin(subscription::probe(redis.clone(), Arc::clone(&shared.status), probe)));
         for lane in &self.lanes {
             let reader = Reader {
                 redis: redis.clone(),
@@ -194,7 +193,7 @@ impl Shared {
             // The user is followed again; channel and group belong to that follow.
             return Ok(());
         }
-        self.doorbells.unsubscribe(&follow.channel).await?;
+        self.doorbells.unsubscribe(follow.shard, &follow.channel).await?;
         self.groups.remove(follow).await?;
         self.registry.remove(follow);
         Ok(())
@@ -204,7 +203,7 @@ impl Shared {
     async fn begin(&self, follow: &Arc<Follow>) -> Result<(), CallError> {
         let _turn = self.turns[follow.shard.index()].lock().await;
         self.registry.insert(follow);
-        self.doorbells.subscribe(&follow.channel).await?;
+        self.doorbells.subscribe(follow.shard, &follow.channel).await?;
         let resumed = self.groups.resume(std::slice::from_ref(follow)).await?.pop();
         let resumed = resumed.ok_or_else(|| CallError::Reply("no reply".into()))??;
         follow.state().place = Some(resumed.place);
@@ -256,7 +255,9 @@ impl Feed for RedisBus {
     }
 
     async fn replay(&self, user: &UserId, after: &Position, limit: usize) -> Result<Replay, BusError> {
-        replay::replay(&self.redis, user, after, limit).await.map_err(unavailable("replaying a stream"))
+        replay::replay(&self.redis, user, after, limit, self.stream_ttl)
+            .await
+            .map_err(unavailable("replaying a stream"))
     }
 
     async fn live(&self, user: &UserId, tasks: &[TaskId]) -> Result<Vec<Event>, BusError> {

@@ -17,7 +17,7 @@ use crate::BoxError;
 use crate::bus::{BusError, FENCE_TTL, Published, Publisher};
 use crate::config::BusConfig;
 use crate::config::duration::millis;
-use crate::redis::{Call, CallError, Reaction, Redis, reaction};
+use crate::redis::{Call, CallError, Reaction, Redis, Reply, reaction};
 use crate::task::{Attempt, EntryId, Epoch, Event, ItemResult, Position, Seq, TaskId, UserId};
 
 /// Events that go out in one pipeline.
@@ -54,7 +54,7 @@ struct Limits {
 #[derive(Debug)]
 struct Waiting {
     call: Cmd,
-    reply: oneshot::Sender<Result<Value, CallError>>,
+    reply: oneshot::Sender<Reply>,
 }
 
 impl RedisPublisher {
@@ -74,7 +74,7 @@ impl RedisPublisher {
         Self { redis: redis.clone(), limits, queue, deadline, _task: task }
     }
 
-    async fn send(&self, call: Cmd) -> Result<Value, CallError> {
+    async fn send(&self, call: Cmd) -> Reply {
         let gone = || CallError::NoConnection("the sending task is gone".into());
         let (reply, answer) = oneshot::channel();
         self.queue.send(Waiting { call, reply }).await.map_err(|_| gone())?;
@@ -179,18 +179,8 @@ async fn send(redis: &Redis, batch: &mut Vec<Waiting>) {
         calls.add_command(call);
         replies.push(reply);
     }
-    match redis.call_all(&calls).await {
-        Ok(values) => {
-            for (reply, value) in replies.into_iter().zip(values) {
-                let _ = reply.send(value.extract_error().map_err(CallError::from));
-            }
-        }
-        Err(error) => {
-            let text = error.to_string();
-            for reply in replies {
-                let _ = reply.send(Err(CallError::NoConnection(text.clone().into())));
-            }
-        }
+    for (reply, value) in replies.into_iter().zip(redis.call_all(&calls).await) {
+        let _ = reply.send(value);
     }
 }
 

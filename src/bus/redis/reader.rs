@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, RedisError, Value, cmd};
+use redis::{Cmd, Pipeline, cmd};
 use tokio::time::{Instant, sleep_until};
 
 use super::entry::{Fields, Raw, Step, follow_chain, streams};
@@ -17,7 +17,7 @@ use super::groups::{Groups, Resumed};
 use super::status::Status;
 use crate::bus::{AckSink, Entry, Loss, Receipt};
 use crate::config::bus::Ack;
-use crate::redis::{Backoff, CallError, Reaction, Redis, reaction};
+use crate::redis::{Backoff, CallError, Reaction, Redis, Reply, reaction};
 use crate::task::{EntryId, Epoch, Position};
 use crate::telemetry::metrics::Kind;
 
@@ -107,15 +107,15 @@ impl Reader {
         for (follow, ids) in acks {
             follow.add_acks(ids);
         }
-        if let Err(Trouble::Call(_)) = &result {
-            follows.iter().for_each(Follow::doubt);
-        }
         result
     }
 
     /// Leaves in `acks` what was not acknowledged.
     async fn try_round(&self, follows: &[Arc<Follow>], acks: &mut AckList) -> Result<(), Trouble> {
-        self.resume_suspects(follows).await?;
+        if let Err(error) = self.resume_suspects(follows).await {
+            follows.iter().for_each(Follow::doubt);
+            return Err(error.into());
+        }
         // One that is suspect by now is read when it is no longer.
         let follows: Vec<_> = follows.iter().filter(|follow| !follow.state().suspect).cloned().collect();
         let mut pipeline = Pipeline::new();
@@ -130,7 +130,7 @@ impl Reader {
         for shard in &shards {
             pipeline.add_command(self.read_cmd(shard));
         }
-        let mut replies = self.redis.pipeline(&pipeline).await?;
+        let mut replies = self.redis.pipeline(&pipeline).await;
         let reads = replies.split_off(before);
         replies.truncate(acks.len());
         let mut result = keep_refused(acks, replies);
@@ -222,16 +222,19 @@ impl Reader {
     }
 
     /// Hands on what one call for the users of a shard has read.
-    fn take(&self, shard: &[Arc<Follow>], reply: Value) -> Result<(), Trouble> {
-        if let Value::ServerError(error) = &reply {
-            if matches!(Reaction::to_server_error(error), Reaction::RecreateGroup | Reaction::ForeignKey) {
+    fn take(&self, shard: &[Arc<Follow>], reply: Reply) -> Result<(), Trouble> {
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(error) if matches!(reaction(&error), Reaction::RecreateGroup | Reaction::ForeignKey) => {
                 // One missing group or foreign key fails the call for all of them, and nothing was read.
                 shard.iter().for_each(Follow::suspect);
                 return Err(Trouble::GroupsMissing);
             }
-            shard.iter().for_each(Follow::doubt);
-            return Err(CallError::from(RedisError::from(error.clone())).into());
-        }
+            Err(error) => {
+                shard.iter().for_each(Follow::doubt);
+                return Err(error.into());
+            }
+        };
         // Those in doubt were set back in the same pipeline, so this reply is whole for them.
         let whole: Vec<bool> =
             shard.iter().map(|follow| std::mem::take(&mut follow.state().doubtful)).collect();
@@ -322,12 +325,12 @@ fn refuse(follow: &Follow, error: &CallError) {
 
 /// Keeps the acknowledgements that were refused. A refusal is the round's trouble; not so for a key that is of another
 /// type by now, where there is nothing left to acknowledge.
-fn keep_refused(acks: &mut AckList, replies: Vec<Value>) -> Result<(), Trouble> {
+fn keep_refused(acks: &mut AckList, replies: Vec<Reply>) -> Result<(), Trouble> {
     let (mut result, mut replies) = (Ok(()), replies.into_iter());
     acks.retain(|_| match replies.next() {
-        Some(Value::ServerError(error)) if Reaction::to_server_error(&error) != Reaction::ForeignKey => {
-            tracing::debug!(?error, "an acknowledgement was refused");
-            result = Err(CallError::from(RedisError::from(error)).into());
+        Some(Err(error)) if reaction(&error) != Reaction::ForeignKey => {
+            tracing::debug!(%error, "an acknowledgement was refused");
+            result = Err(error.into());
             true
         }
         _ => false,

@@ -32,18 +32,18 @@ pub(super) async fn replay(
     user: &UserId,
     after: &Position,
     limit: usize,
+    stream_ttl: std::time::Duration,
 ) -> Result<Replay, CallError> {
-    let (keys, limit) = (redis.keys(), limit.max(1));
-    // One transaction, so that state and entries are of the same life.
-    let mut both = Pipeline::with_capacity(2);
-    both.cmd("HMGET").arg(keys.epoch(user)).arg("epoch").arg("last");
-    both.cmd("XRANGE").arg(keys.events(user)).arg(format!("({}", after.id)).arg("+").arg("COUNT").arg(limit);
-    let ((epoch, last), list): ((Option<String>, Option<String>), Value) = redis.transaction(both).await?;
-    let last = last.and_then(|last| last.parse().ok());
-    Ok(match last {
-        Some(last) if epoch.as_deref() == Some(after.epoch.as_str()) => page(after, last, entries(list)),
-        _ => Replay::Lost(Loss::Epoch),
-    })
+    let keys = redis.keys();
+    let mut call = Call::Replay.on(&[&keys.events(user), &keys.epoch(user)]);
+    call.arg(Epoch::generate().as_str()).arg(millis(stream_ttl)).arg(after.id.to_string()).arg(limit.max(1));
+    let (epoch, last, list): (String, String, Value) = redis::from_redis_value(redis.call(call).await?)?;
+    let last = last.parse().map_err(|_| CallError::Reply(format!("{epoch} {last}")))?;
+    if epoch == after.epoch.as_str() {
+        Ok(page(after, last, entries(list)))
+    } else {
+        Ok(Replay::Lost(Loss::Epoch))
+    }
 }
 
 /// Judges what was found after `after` in a stream of the same epoch that ends at `last`.
@@ -82,8 +82,8 @@ pub(super) async fn live(redis: &Redis, user: &UserId, tasks: &[TaskId]) -> Resu
         for task in tasks {
             pipeline.cmd("HGET").arg(redis.keys().task(user, *task)).arg("live");
         }
-        for reply in redis.pipeline(&pipeline).await? {
-            let live: Option<Vec<u8>> = redis::from_redis_value(reply.extract_error()?)?;
+        for reply in redis.pipeline(&pipeline).await {
+            let live: Option<Vec<u8>> = redis::from_redis_value(reply?)?;
             events.extend(live.and_then(|live| serde_json::from_slice::<Event>(&live).ok()));
         }
     }

@@ -76,7 +76,8 @@ async fn f06_redis_restarted_with_its_data() {
     let args = ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"];
     let mut stage = Stage::start_on(spec(), blocking(|| Redis::with_args(&args)).unwrap());
     busy(&mut stage).await;
-    let fault = stage.fault("kill-redis");
+    // Nobody can know that all is there: watchers get a snapshot, which may stand for what was published just before.
+    let fault = stage.loss("kill-redis");
     blocking(|| redis(&stage).process().kill()).unwrap();
     readiness_is_off(&stage).await;
     a_submit_is_accepted(&mut stage).await;
