@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use super::ends::OpenTasks;
 use super::live::close::Close;
 use super::live::outbox::{Bounds, Outbox, Pushed};
 use super::live::protocol::Frame;
@@ -74,8 +75,9 @@ struct Channel {
 }
 
 /// What a feed delivers to. Apart from the guard, so that a feed that holds it does not keep itself going.
-struct Fanout {
+pub(super) struct Fanout {
     sockets: Mutex<Vec<Arc<Socket>>>,
+    open: Mutex<OpenTasks>,
     metrics: Metrics,
 }
 
@@ -136,6 +138,7 @@ impl Hub {
         let socket = Arc::new(self.socket(expires_s));
         sockets.push(Arc::clone(&socket));
         drop(sockets);
+        channel.fanout.open().joined();
         Ok(Membership { hub: Arc::clone(self), user: user.clone(), socket, channel: Some(channel) })
     }
 
@@ -153,6 +156,12 @@ impl Hub {
     pub(crate) fn sockets(&self) -> Vec<Arc<Socket>> {
         let users = self.users();
         users.values().flat_map(|channel| channel.fanout.sockets().clone()).collect()
+    }
+
+    /// Every user here now.
+    pub(super) fn fanouts(&self) -> Vec<(UserId, Arc<Fanout>)> {
+        let users = self.users();
+        users.iter().map(|(user, channel)| (user.clone(), Arc::clone(&channel.fanout))).collect()
     }
 
     /// Notes a sign of life.
@@ -230,7 +239,7 @@ impl Drop for Membership {
 
 impl Channel {
     fn new(metrics: Metrics) -> Self {
-        let fanout = Fanout { sockets: Mutex::default(), metrics };
+        let fanout = Fanout { sockets: Mutex::default(), open: Mutex::default(), metrics };
         Self { fanout: Arc::new(fanout), following: OnceCell::new() }
     }
 }
@@ -238,6 +247,11 @@ impl Channel {
 impl Fanout {
     fn sockets(&self) -> MutexGuard<'_, Vec<Arc<Socket>>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the sockets may believe to be running.
+    pub(super) fn open(&self) -> MutexGuard<'_, OpenTasks> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, frame: &Arc<Frame>) {
@@ -257,6 +271,10 @@ impl Fanout {
 
 impl Inbox for Fanout {
     fn deliver(&self, user: &UserId, entries: Vec<Entry>) {
+        let now = Instant::now();
+        let mut open = self.open();
+        entries.iter().for_each(|entry| open.heard(entry.task_id, entry.terminal, now));
+        drop(open);
         for entry in entries {
             let position = entry.position.clone();
             match Frame::new(entry) {

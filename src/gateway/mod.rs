@@ -1,10 +1,11 @@
 //! The gateway role: takes tasks in, and pushes their progress to whoever watches.
 //!
 //! Reading order: this file (what it needs, routes, start and stop) · [`auth`] · `submit` · `routes` · `hub` ·
-//! [`live`]. A gateway keeps nothing that another replica would miss. Not here: running tasks (worker) and keeping
+//! [`live`] · `ends`. A gateway keeps nothing that another replica would miss. Not here: running tasks (worker) and keeping
 //! records and streams (ports).
 
 pub mod auth;
+mod ends;
 pub mod error;
 mod extract;
 mod hub;
@@ -194,6 +195,7 @@ impl Shared {
 async fn run(shared: Arc<Shared>, listener: TcpListener, life: Lifecycle) {
     let tracker = shared.tracker.clone();
     tracker.spawn(live::pulse::run(Arc::clone(&shared), life.soft().clone()));
+    tracker.spawn(ends::run(Arc::clone(&shared), life.soft().clone()));
     let stops = Stops { soft: life.soft().clone(), hard: life.hard().clone() };
     let connections_max = shared.parts.server.connections_max;
     crate::http::accept(listener, router(Arc::clone(&shared)), connections_max, &tracker, &stops).await;

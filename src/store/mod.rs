@@ -35,6 +35,9 @@ pub const RECORD_MAX: usize = 5_000;
 /// How long a lead lasts that is not kept, at most; a leader that is only stopped loses it too.
 pub const LEAD_LAPSE: Duration = Duration::from_secs(5);
 
+/// Most tasks in one answer of [`TaskStore::watched`].
+pub const WATCHED_MAX: usize = 50_000;
+
 /// Why a store call failed. A variant exists only where a caller acts differently.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -175,6 +178,17 @@ pub struct OutboxRow {
     pub event: Event,
 }
 
+/// A task that somebody may be watching.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watched {
+    /// Whose it is.
+    pub owner: UserId,
+    /// Which one.
+    pub task: TaskId,
+    /// Whether it is over.
+    pub over: bool,
+}
+
 /// What a user's change of a task did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Controlled {
@@ -226,6 +240,12 @@ pub trait TaskStore: Outbox {
     /// What a late joiner sees: every task of `owner` that is not over, and the newest `recent` that are. Newest first.
     /// Bounded, because [`Self::create`] bounds the tasks that are not over.
     async fn snapshot(&self, owner: &UserId, recent: u32) -> Result<Vec<Task>, StoreError>;
+
+    /// The terminal events of those of these tasks that are over for at least `age`, published or not.
+    async fn ended(&self, tasks: &[TaskId], age: Duration) -> Result<Vec<OutboxRow>, StoreError>;
+
+    /// The tasks of these users that are not over, or were not so long ago. At most [`WATCHED_MAX`], in no order.
+    async fn watched(&self, owners: &[UserId], recent: Duration) -> Result<Vec<Watched>, StoreError>;
 
     /// Changes a task on a user's behalf. `None` when there is no such task. A cancel of a task that nobody works on
     /// ends it, and its items without a result, under a new attempt. A resume begins a new failure budget. Asking again

@@ -125,6 +125,9 @@ pub struct Metrics {
     pub slow_sockets: Counter,
     /// Snapshots sent because a position could not be continued, by `kind` of loss.
     pub resyncs: Family<Kind, Counter>,
+    /// Ends of tasks that were in the record and not in the stream, by `kind` of how a gateway told them: `published`
+    /// again, or by a `resync`.
+    pub lost_ends: Family<Kind, Counter>,
     /// Times a reader of streams had to find its place again, by `kind` of what was wrong.
     pub bus_repairs: Family<Kind, Counter>,
     /// News that a sweep found and no doorbell told of, not even a second later.
@@ -177,6 +180,7 @@ impl Metrics {
             ),
             slow_sockets: counter(r, "slow_sockets_closed", "Sockets closed because they read too slowly"),
             resyncs: family(r, "resyncs", "Snapshots sent because a position could not be continued"),
+            lost_ends: family(r, "lost_ends", "Ends of tasks that the bus had lost and a gateway told"),
             bus_repairs: family(r, "bus_repairs", "Times a reader of streams had to find its place again"),
             doorbells_missed: counter(
                 r,
@@ -255,6 +259,9 @@ impl Metrics {
         }
         for kind in ["group", "epoch", "trimmed", "ahead", "reader"] {
             let _ = self.bus_repairs.get_or_create(&Kind { kind });
+        }
+        for kind in ["published", "resync"] {
+            let _ = self.lost_ends.get_or_create(&Kind { kind });
         }
         for kind in ["auth", "rate", "sockets"] {
             let _ = self.refused.get_or_create(&Kind { kind });

@@ -14,8 +14,8 @@ use milepost::bus::{BusError, Feed, Following, Health, Inbox, Loss, Published, P
 use milepost::dispatch::{DispatchError, Dispatcher, TokenSource};
 use milepost::gateway::Parts;
 use milepost::store::{
-    Control, Controlled, Created, ItemQuery, NewRetry, NewTask, Outbox, OutboxId, Retries, StoreError, Task,
-    TaskQuery, TaskStore,
+    Control, Controlled, Created, ItemQuery, NewRetry, NewTask, Outbox, OutboxId, OutboxRow, Retries,
+    StoreError, Task, TaskQuery, TaskStore, Watched,
 };
 use milepost::task::{
     Attempt, ClusterName, Event, Item, ItemResult, Position, ReplicaId, Seq, TaskId, UserId,
@@ -148,6 +148,16 @@ impl TaskStore for Faulty<dyn TaskStore> {
     async fn snapshot(&self, owner: &UserId, recent: u32) -> Result<Vec<Task>, StoreError> {
         self.store("store.snapshot").await?;
         self.inner.snapshot(owner, recent).await
+    }
+
+    async fn ended(&self, tasks: &[TaskId], age: Duration) -> Result<Vec<OutboxRow>, StoreError> {
+        self.store("store.ended").await?;
+        self.inner.ended(tasks, age).await
+    }
+
+    async fn watched(&self, owners: &[UserId], recent: Duration) -> Result<Vec<Watched>, StoreError> {
+        self.store("store.watched").await?;
+        self.inner.watched(owners, recent).await
     }
 
     async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {

@@ -27,6 +27,7 @@ mod gateway_rig;
 mod gateway_tickets;
 mod handing_on;
 mod kubernetes;
+mod lost_ends;
 mod main_job;
 mod maintenance;
 mod model;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::store::change::Ending;
 use crate::store::{
     Backlog, Claim, ClaimRules, Control, Controlled, Created, Fence, IdempotencyKey, ItemQuery, NewTask,
-    OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task, TaskQuery, change,
+    OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task, TaskQuery, Watched, change,
 };
 use crate::task::{
     Change, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId,
@@ -50,7 +50,8 @@ pub(super) struct Record {
     pub(super) root: Option<TaskId>,
     lease_until: Option<Instant>,
     key: Option<String>,
-    outbox: Option<OutboxId>,
+    /// Its end, published or not.
+    end: Option<OutboxRow>,
 }
 
 #[derive(Default)]
@@ -124,7 +125,7 @@ impl Book {
         let results = spec.items.iter().map(|_| None).collect();
         let key = key.map(|key| key.key);
         let (task_copy, names) = (task.clone(), spec.items);
-        let record = Record { task: task_copy, names, results, root, lease_until: None, key, outbox: None };
+        let record = Record { task: task_copy, names, results, root, lease_until: None, key, end: None };
         if let Some(root) = root {
             self.families.entry(root).or_default().insert(id);
         }
@@ -172,6 +173,22 @@ impl Book {
         let wanted = |item: &Item| query.state.is_none_or(|state| state == item.state());
         let items = (first..record.names.len()).filter_map(|index| record.item(index));
         items.filter(wanted).take(query.limit as usize).collect()
+    }
+
+    pub(super) fn ended(&self, tasks: &[TaskId], age: Duration, now: &Now) -> Vec<OutboxRow> {
+        let before = now.ago(age);
+        let old = |record: &&Record| record.task.finished_at.is_some_and(|at| at <= before);
+        tasks.iter().filter_map(|id| self.tasks.get(id)).filter(old).filter_map(|r| r.end.clone()).collect()
+    }
+
+    pub(super) fn watched(&self, owners: &[UserId], recent: Duration, now: &Now) -> Vec<Watched> {
+        let after = now.ago(recent);
+        let watched = |task: &Task| {
+            let over = task.state.status.is_terminal();
+            let seen = !over || task.finished_at.is_some_and(|at| at > after);
+            seen.then(|| Watched { owner: task.owner.clone(), task: task.id, over })
+        };
+        owners.iter().flat_map(|owner| self.newest_of(owner)).filter_map(watched).collect()
     }
 
     pub(super) fn snapshot(&self, owner: &UserId, recent: u32) -> Vec<Task> {
@@ -231,7 +248,7 @@ impl Book {
         self.last_outbox += 1;
         let row = OutboxRow { id: OutboxId(self.last_outbox), owner: record.task.owner.clone(), event };
         record.lease_until = None;
-        record.outbox = Some(row.id);
+        record.end = Some(row.clone());
         let finished_at = record.task.finished_at.unwrap_or(now.wall);
         self.outbox.insert(row.id, row.clone());
         self.open.remove(&id);
@@ -333,8 +350,8 @@ impl Book {
 
     pub(super) fn finish(&mut self, fence: Fence, event: &Event, now: &Now) -> Result<OutboxId, StoreError> {
         let record = self.fenced(fence)?;
-        if let (true, Some(id)) = (record.task.state.status == event.status, record.outbox) {
-            return Ok(id);
+        if let (true, Some(row)) = (record.task.state.status == event.status, &record.end) {
+            return Ok(row.id);
         }
         change::finish(&mut record.task, fence.attempt, event, now.wall)?;
         Ok(self.commit_end(fence.task, event.clone(), now).id)
@@ -409,8 +426,8 @@ impl Book {
     fn forget(&mut self, id: TaskId) {
         let Some(record) = self.tasks.remove(&id) else { return };
         let owner = record.task.owner;
-        if let Some(row) = record.outbox {
-            self.outbox.remove(&row);
+        if let Some(row) = record.end {
+            self.outbox.remove(&row.id);
         }
         if let Some(theirs) = self.owners.get_mut(&owner) {
             theirs.tasks.remove(&id);

@@ -18,7 +18,7 @@ use self::book::{Book, Now};
 use super::{
     Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, ItemQuery, Leadership,
     NewRetry, NewTask, Outbox, OutboxId, OutboxRow, Renewal, Retries, StalledTask, StoreError, Task,
-    TaskQuery, TaskStore, UpkeepStore,
+    TaskQuery, TaskStore, UpkeepStore, Watched,
 };
 use crate::clock::Clock;
 use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId};
@@ -75,6 +75,14 @@ impl TaskStore for MemoryStore {
 
     async fn snapshot(&self, owner: &UserId, recent: u32) -> Result<Vec<Task>, StoreError> {
         Ok(self.book().snapshot(owner, recent))
+    }
+
+    async fn ended(&self, tasks: &[TaskId], age: Duration) -> Result<Vec<OutboxRow>, StoreError> {
+        Ok(self.book().ended(tasks, age, &self.now()))
+    }
+
+    async fn watched(&self, owners: &[UserId], recent: Duration) -> Result<Vec<Watched>, StoreError> {
+        Ok(self.book().watched(owners, recent, &self.now()))
     }
 
     async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {

@@ -316,6 +316,19 @@ statements! {
         SELECT (extract(epoch FROM min(lease_until) - clock_timestamp()) * 1000)::bigint FROM tasks
         WHERE status IN ('running', 'cancelling') AND tries < max_attempts AND action = ANY ($1)";
 
+    /// Ends of the tasks `$1` that were committed at least `$2` milliseconds ago.
+    ENDED = "
+        SELECT id, owner, event FROM outbox
+        WHERE task_id = ANY ($1) AND created_at <= now() - $2::bigint * interval '1 millisecond'";
+
+    /// Tasks of the owners `$1` that are not over, or were less than `$2` milliseconds ago; at most `$3`.
+    WATCHED = "
+        SELECT owner, id, false AS over FROM tasks WHERE owner = ANY ($1) AND finished_at IS NULL
+        UNION ALL
+        SELECT owner, id, true FROM tasks
+        WHERE owner = ANY ($1) AND finished_at > now() - $2::bigint * interval '1 millisecond'
+        LIMIT $3";
+
     /// Marks outbox rows.
     PUBLISHED = "UPDATE outbox SET published_at = now() WHERE id = ANY ($1) AND published_at IS NULL";
 

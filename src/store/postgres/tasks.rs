@@ -1,15 +1,17 @@
 //! The gateway's side: submits, lists, pages, snapshots, changes by users.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::rows::{ItemRow, TaskRow, name};
+use super::rows::{EventRow, ItemRow, TaskRow, name};
 use super::{Failure, PostgresStore, begin, bell, int, lock, millis, save_change, statements, text, while_};
 use crate::store::{
-    Control, Controlled, Created, IdempotencyKey, ItemQuery, NewRetry, NewTask, Retries, StoreError, Task,
-    TaskQuery, TaskStore, change,
+    Control, Controlled, Created, IdempotencyKey, ItemQuery, NewRetry, NewTask, OutboxRow, Retries,
+    StoreError, Task, TaskQuery, TaskStore, WATCHED_MAX, Watched, change,
 };
 use crate::task::{ClusterName, Item, ItemName, ItemState, TaskId, UserId};
 
@@ -62,6 +64,33 @@ impl TaskStore for PostgresStore {
             Ok(rows.fetch_all(self.db.pool()).await?)
         };
         self.db.read(call).await.map(readable).map_err(while_("reading a snapshot"))
+    }
+
+    async fn ended(&self, tasks: &[TaskId], age: Duration) -> Result<Vec<OutboxRow>, StoreError> {
+        let doing = "looking for ends";
+        let ids: Vec<Uuid> = tasks.iter().map(TaskId::as_uuid).collect();
+        let call = async {
+            let rows = sqlx::query_as::<_, EventRow>(statements::ENDED).bind(ids).bind(millis(age));
+            Ok(rows.fetch_all(self.db.pool()).await?)
+        };
+        let rows = self.db.read(call).await.map_err(while_(doing))?;
+        rows.into_iter().map(OutboxRow::try_from).collect()
+    }
+
+    async fn watched(&self, owners: &[UserId], recent: Duration) -> Result<Vec<Watched>, StoreError> {
+        let owners: Vec<&str> = owners.iter().map(UserId::as_str).collect();
+        let most = i64::try_from(WATCHED_MAX).unwrap_or(i64::MAX);
+        let call = async {
+            let rows = sqlx::query_as::<_, (String, Uuid, bool)>(statements::WATCHED);
+            let rows = rows.bind(owners).bind(millis(recent)).bind(most);
+            Ok(rows.fetch_all(self.db.pool()).await?)
+        };
+        let rows = self.db.read(call).await.map_err(while_("looking for watched tasks"))?;
+        let watched = |(owner, id, over): (String, Uuid, bool)| {
+            let owner = owner.parse().ok()?;
+            Some(Watched { owner, task: TaskId::from_uuid(id), over })
+        };
+        Ok(rows.into_iter().filter_map(watched).collect())
     }
 
     async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {
