@@ -247,16 +247,21 @@ fn i3b_what_nobody_saw_is_excused_by_any_fault_and_what_others_saw_is_not() {
 
 #[test]
 fn i3_what_a_snapshot_held_may_come_again_raw_and_is_dropped_by_clients() {
-    for (socket, repeat, expected) in [(RAW, false, vec![]), (TAB, true, vec![]), (TAB, false, vec!["I3"])] {
+    for (socket, repeat, expected) in
+        [(RAW, false, vec![]), (TAB, true, vec![]), (TAB, false, vec!["I3", "I8"])]
+    {
         let mut lines = Story::tell(&[calm()]);
-        let at = event_at(&lines, socket, 3);
-        let Record::Event(event) = &mut lines[at] else { unreachable!() };
-        event.repeat = repeat;
-        let (attempt, seq, status, counts) = (event.attempt, Seq(4), event.status, event.counts);
-        let tasks = vec![super::record::TaskSeen { task: id(1), attempt, seq, status, counts }];
-        let snapshot =
-            SnapshotSeen { at_us: event.at_us, socket: socket.into(), position: String::new(), tasks };
-        lines.insert(at, Record::Snapshot(snapshot));
+        let first = event_at(&lines, socket, 3);
+        let newest = event_at(&lines, socket, 4);
+        for at in [first, newest] {
+            let Record::Event(event) = &mut lines[at] else { unreachable!() };
+            event.repeat = repeat;
+        }
+        let Record::Event(event) = &lines[newest] else { unreachable!() };
+        let EventSeen { task, attempt, seq, status, counts, at_us, .. } = *event;
+        let tasks = vec![super::record::TaskSeen { task, attempt, seq, status, counts }];
+        let snapshot = SnapshotSeen { at_us, socket: socket.into(), position: String::new(), tasks };
+        lines.insert(first, Record::Snapshot(snapshot));
         assert_eq!(broken(&judge(lines)), expected, "{socket} {repeat}");
     }
 }
