@@ -13,9 +13,13 @@ const TASKS: &str = "SELECT json_build_object('task', id, 'owner', owner, 'statu
     'total', total, 'succeeded', succeeded, 'failed', failed, 'skipped', skipped, 'cancelled', cancelled, \
     'max_attempts', max_attempts, 'finished_us', (extract(epoch FROM finished_at) * 1000000)::bigint)::text \
     FROM tasks";
-/// Ends of items, where they have rows of their own.
-const ITEMS: &str = "SELECT json_build_object('task', task_id, 'items', json_agg(json_build_object('index', idx, \
-    'name', names[idx + 1], 'state', state)))::text FROM items JOIN task_members USING (task_id) GROUP BY task_id";
+/// Ends of items: rows of their own, or the end that a task gave all that were left.
+const ITEMS: &str = "SELECT json_build_object('task', t.id, 'items', json_agg(json_build_object('index', n.i - 1, \
+    'name', n.name, 'state', coalesce(items.state, t.rest))))::text \
+    FROM tasks t JOIN task_members m ON m.task_id = t.id \
+    CROSS JOIN LATERAL unnest(m.names) WITH ORDINALITY AS n (name, i) \
+    LEFT JOIN items ON items.task_id = t.id AND items.idx = n.i - 1 \
+    WHERE coalesce(items.state, t.rest) IS NOT NULL GROUP BY t.id";
 
 /// # Panics
 /// When the run does not come to an end, or something is not as promised.

@@ -16,6 +16,7 @@ mod postgres;
 mod redis;
 mod slow;
 mod stage;
+mod storm;
 mod upgrade;
 mod watch;
 mod workers;
