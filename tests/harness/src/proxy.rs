@@ -298,8 +298,10 @@ impl Link {
             )
         };
         tokio::select! {
-            ended = both => ended.map(drop),
+            // First, so that what a trap held is not passed on when the trap is taken away right after.
+            biased;
             _ = orders.wait_for(|orders| orders.resets > resets) => Err(Cut),
+            ended = both => ended.map(drop),
         }
     }
 }
