@@ -5,7 +5,8 @@
 //! the words of the core.
 //!
 //! * core: [`task`]
-//! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]
+//! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]; with
+//!   faults in front of them, for tests: [`faulty`]
 //! * shared plumbing of backends: [`postgres`] · [`redis`]
 //! * roles: [`gateway`], on connections of [`http`] · [`worker`] · [`maintenance`]
 //! * a cluster to try things on: [`simulator`]
@@ -20,6 +21,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod faulty;
 pub mod gateway;
 pub mod http;
 pub mod lifecycle;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use milepost::bus::contract::{self, Collector, Fixture, progress, terminal, user};
 use milepost::bus::{Feed, Following, Inbox, PostgresFeed, PostgresPublisher, Published, Publisher};
 use milepost::config::{BusConfig, Notify};
+use milepost::faulty::{Fault, Plan, fixtures};
 use milepost::lifecycle::Lifecycle;
 use milepost::postgres::Database;
 use milepost::task::{TaskId, UserId};
@@ -108,6 +109,16 @@ async fn the_contract_holds_with_notifications_alone() {
     let bus = Bus::start(&postgres, &listening()).await;
     bus.wait_for_health("by notification").await;
     contract::holds(&bus).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_holds_for_callers_that_ask_again_after_lost_replies() {
+    let postgres = Postgres::start().unwrap();
+    let bus = Bus::start(&postgres, &listening()).await;
+    bus.wait_for_health("by notification").await;
+    let plan = Plan::in_turn(Fault::After, fixtures::REPEATABLE);
+    contract::holds(&fixtures::Through::new(bus, &plan)).await;
+    assert!(plan.met("feed.follow") > 0 && plan.met("feed.replay") > 0, "no fault bit");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use milepost::bus::contract::{self, Collector, progress, user};
 use milepost::bus::{Feed, Published, Publisher, RedisBus};
 use milepost::config::bus::Ack;
 use milepost::config::{BusConfig, RedisConfig};
+use milepost::faulty::{Fault, Plan, fixtures};
 use milepost::lifecycle::Lifecycle;
 use milepost::redis::{Keys, Redis, Shard};
 use milepost::task::{ReplicaId, TaskId, UserId};
@@ -157,6 +158,13 @@ impl contract::Fixture for Fixture {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_holds() {
     contract::holds(&Fixture::start(&patient())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_holds_for_callers_that_ask_again_after_lost_replies() {
+    let plan = Plan::in_turn(Fault::After, fixtures::REPEATABLE);
+    contract::holds(&fixtures::Through::new(Fixture::start(&patient()), &plan)).await;
+    assert!(plan.met("feed.follow") > 0 && plan.met("feed.replay") > 0, "no fault bit");
 }
 
 #[tokio::test(flavor = "multi_thread")]

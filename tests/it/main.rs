@@ -10,6 +10,7 @@ mod cli;
 mod control;
 mod dashboard;
 mod database;
+mod deadlines;
 mod dispatch_postgres;
 mod dispatch_redis;
 mod doctor;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use milepost::faulty::{Fault, Faulty, Plan, fixtures};
 use milepost::postgres::Database;
 use milepost::store::contract::{self, AnyStore};
 use milepost::store::postgres::statements;
 use milepost::store::{
-    Claim, ClaimRules, ClaimStore, Created, Fence, IdempotencyKey, Leadership, NewTask, PostgresStore,
+    Claim, ClaimRules, ClaimStore, Created, Fence, IdempotencyKey, Leadership, NewTask, PostgresStore, Store,
     StoreError, Task, TaskStore, UpkeepStore,
 };
 use milepost::task::{
@@ -31,6 +32,23 @@ async fn the_postgres_store_keeps_every_promise() {
         Arc::new(PostgresStore::new(database.clone())) as AnyStore
     };
     contract::holds(fresh).await;
+}
+
+/// Fail before, fail after: what a caller may repeat it may repeat here too, where a reply is lost for real.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_postgres_store_keeps_every_promise_to_callers_that_ask_again() {
+    let postgres = Postgres::start().unwrap();
+    let database = migrated(&postgres).await;
+    for (fault, calls) in [(Fault::Before, fixtures::ALL), (Fault::After, fixtures::REPEATABLE)] {
+        let plan = Plan::in_turn(fault, calls);
+        let fresh = async || {
+            sqlx::query("TRUNCATE tasks, items, owners CASCADE").execute(database.pool()).await.unwrap();
+            let store: Arc<dyn Store> = Arc::new(PostgresStore::new(database.clone()));
+            Arc::new(Faulty::new(store, &plan)) as AnyStore
+        };
+        contract::holds(fresh).await;
+        assert!(plan.met("store.record") > 0 && plan.met("store.finish") > 0, "no fault bit");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

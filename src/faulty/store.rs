@@ -1,0 +1,136 @@
+//! The store with faults.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Faulty, pass};
+use crate::store::{
+    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, ItemQuery, Leadership,
+    NewRetry, NewTask, Outbox, OutboxId, OutboxRow, Renewal, Retries, StalledTask, StoreError, Task,
+    TaskQuery, TaskStore, UpkeepStore, Watched,
+};
+use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, Then, UserId};
+
+#[async_trait]
+impl<S: Outbox + ?Sized> Outbox for Faulty<S> {
+    async fn published(&self, rows: &[OutboxId]) -> Result<(), StoreError> {
+        pass!(self.plan, "store.published", self.inner.published(rows))
+    }
+}
+
+#[async_trait]
+impl<S: TaskStore + ?Sized> TaskStore for Faulty<S> {
+    async fn create(&self, new: NewTask) -> Result<Created, StoreError> {
+        pass!(self.plan, "store.create", self.inner.create(new.clone()))
+    }
+
+    async fn find(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        pass!(self.plan, "store.find", self.inner.find(id))
+    }
+
+    async fn list(&self, query: &TaskQuery) -> Result<Vec<Task>, StoreError> {
+        pass!(self.plan, "store.list", self.inner.list(query))
+    }
+
+    async fn items(&self, task: TaskId, query: &ItemQuery) -> Result<Vec<Item>, StoreError> {
+        pass!(self.plan, "store.items", self.inner.items(task, query))
+    }
+
+    async fn snapshot(&self, owner: &UserId, recent: u32) -> Result<Vec<Task>, StoreError> {
+        pass!(self.plan, "store.snapshot", self.inner.snapshot(owner, recent))
+    }
+
+    async fn ended(&self, tasks: &[TaskId], age: Duration) -> Result<Vec<OutboxRow>, StoreError> {
+        pass!(self.plan, "store.ended", self.inner.ended(tasks, age))
+    }
+
+    async fn watched(&self, owners: &[UserId], recent: Duration) -> Result<Vec<Watched>, StoreError> {
+        pass!(self.plan, "store.watched", self.inner.watched(owners, recent))
+    }
+
+    async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {
+        pass!(self.plan, "store.control", self.inner.control(id, control))
+    }
+
+    async fn retry(&self, new: NewRetry) -> Result<Option<Created>, StoreError> {
+        pass!(self.plan, "store.retry", self.inner.retry(new.clone()))
+    }
+
+    async fn retries(&self, id: TaskId) -> Result<Retries, StoreError> {
+        pass!(self.plan, "store.retries", self.inner.retries(id))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        pass!(self.plan, "store.ping", self.inner.ping())
+    }
+}
+
+#[async_trait]
+impl<S: ClaimStore + ?Sized> ClaimStore for Faulty<S> {
+    async fn claim(&self, worker: &ReplicaId, rules: &ClaimRules) -> Result<Option<Claim>, StoreError> {
+        pass!(self.plan, "store.claim", self.inner.claim(worker, rules))
+    }
+
+    async fn next_lapse(&self) -> Result<Option<Duration>, StoreError> {
+        pass!(self.plan, "store.next_lapse", self.inner.next_lapse())
+    }
+
+    async fn renew(&self, held: &[Fence], lease: Duration) -> Result<Vec<Renewal>, StoreError> {
+        pass!(self.plan, "store.renew", self.inner.renew(held, lease))
+    }
+
+    async fn record(&self, fence: Fence, results: &[ItemResult]) -> Result<Counts, StoreError> {
+        pass!(self.plan, "store.record", self.inner.record(fence, results))
+    }
+
+    async fn finish(&self, fence: Fence, event: &Event) -> Result<OutboxId, StoreError> {
+        pass!(self.plan, "store.finish", self.inner.finish(fence, event))
+    }
+
+    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<Status, StoreError> {
+        pass!(self.plan, "store.halt", self.inner.halt(fence, then, message))
+    }
+
+    async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {
+        pass!(self.plan, "store.hand_over", self.inner.hand_over(fence))
+    }
+}
+
+#[async_trait]
+impl<S: UpkeepStore + ?Sized> UpkeepStore for Faulty<S> {
+    async fn claimable(&self, limit: u32) -> Result<Vec<TaskId>, StoreError> {
+        pass!(self.plan, "store.claimable", self.inner.claimable(limit))
+    }
+
+    async fn give_up(&self, limit: u32) -> Result<Vec<Status>, StoreError> {
+        pass!(self.plan, "store.give_up", self.inner.give_up(limit))
+    }
+
+    async fn unpublished(&self, age: Duration, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        pass!(self.plan, "store.unpublished", self.inner.unpublished(age, limit))
+    }
+
+    async fn prune(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
+        pass!(self.plan, "store.prune", self.inner.prune(age, limit))
+    }
+
+    async fn stalled(&self, after: Duration, limit: u32) -> Result<Vec<StalledTask>, StoreError> {
+        pass!(self.plan, "store.stalled", self.inner.stalled(after, limit))
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        pass!(self.plan, "store.backlog", self.inner.backlog())
+    }
+}
+
+#[async_trait]
+impl<S: Leadership + ?Sized> Leadership for Faulty<S> {
+    async fn lead(&self) -> Result<bool, StoreError> {
+        pass!(self.plan, "store.lead", self.inner.lead())
+    }
+
+    async fn step_down(&self) {
+        self.inner.step_down().await;
+    }
+}
