@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test setup lint unit upgrade model web fmt openapi load chaos guarantees deny
+.PHONY: help demo test setup lint unit upgrade model planted web fmt openapi load chaos guarantees deny
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,6 +27,9 @@ upgrade: setup ## A rolling upgrade from the commit before, and back, under load
 
 model: ## Interleavings of crashes, lost replies and late writes over the memory backends (PROPTEST_CASES=50000 for a long run)
 	cargo test --locked --test it -- --nocapture model::
+
+planted: setup ## Plant each known bug and demand that a test notices it; takes some minutes
+	@scripts/planted.sh
 
 web: setup ## Unit tests of the dashboard's modules
 	node --test web/tests/*.test.js

@@ -26,6 +26,7 @@ pub mod gateway;
 pub mod http;
 pub mod lifecycle;
 pub mod maintenance;
+mod planted;
 pub mod postgres;
 pub mod redis;
 pub mod simulator;

@@ -57,6 +57,7 @@ pub async fn run(settings: &SettingsArgs, args: &ServeArgs, roles: Roles, out: O
     flags.extend(args.admin_listen.map(|address| ("server.admin_listen".to_owned(), address.to_string())));
     let config = settings.load(flags)?.config;
     SettingsArgs::log_of_roles(&config.telemetry)?;
+    crate::planted::warn();
     let life = Lifecycle::new();
     let running = wiring::start(&config, roles, &life).await?;
     announce(&running, roles, &config, out)?;

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use super::frame::{EventFrame, Frame, SnapshotFrame};
+use crate::planted::{self, Bug};
 use crate::task::{Attempt, Event, Seq, Snapshot, TaskId, TaskView};
 
 /// Finished tasks that are remembered; the oldest are forgotten past twice as many.
@@ -123,11 +124,15 @@ impl Session {
 
     fn take_event(&mut self, frame: EventFrame) -> Taken {
         let EventFrame { position, merged, event } = frame;
-        self.position = Some(position);
+        let before = self.position.replace(position);
         let seen = self.seen.get(&event.task_id).copied();
         // A snapshot is taken at a place before what it holds: events from before its end may follow it.
         let over = self.snapshot.get(event.task_id).is_some_and(|view| view.status.is_terminal());
-        if over || seen.is_some_and(|seen| event.order() <= seen) {
+        let repeated = match planted::is(Bug::DedupeByPosition) {
+            false => over || seen.is_some_and(|seen| event.order() <= seen),
+            true => before == self.position,
+        };
+        if repeated {
             self.stats.repeats += 1;
             return Taken::Nothing;
         }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{DispatchError, Dispatcher, Token, TokenSource};
 use crate::config::duration::millis;
+use crate::planted::{self, Bug};
 use crate::redis::{Call, CallError, Reaction, Redis, WORKERS, reaction};
 use crate::task::{ReplicaId, TaskId};
 
@@ -73,7 +74,11 @@ fn unavailable(doing: &'static str) -> impl FnOnce(CallError) -> DispatchError {
 impl Dispatcher for RedisDispatch {
     async fn notify(&self, task: TaskId) -> Result<(), DispatchError> {
         let mut add = cmd("XADD");
-        add.arg(self.redis.keys().dispatch()).arg("*").arg("t").arg(task.to_string());
+        add.arg(self.redis.keys().dispatch());
+        if planted::is(Bug::TrimmedDispatch) {
+            add.arg("MAXLEN").arg(16);
+        }
+        add.arg("*").arg("t").arg(task.to_string());
         self.redis.query::<Value>(&add).await.map_err(unavailable("ringing a worker"))?;
         Ok(())
     }

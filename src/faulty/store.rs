@@ -10,7 +10,7 @@ use crate::store::{
     NewRetry, NewTask, Outbox, OutboxId, OutboxRow, Renewal, Retries, StalledTask, StoreError, Task,
     TaskQuery, TaskStore, UpkeepStore, Watched,
 };
-use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, Then, UserId};
+use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId};
 
 #[async_trait]
 impl<S: Outbox + ?Sized> Outbox for Faulty<S> {
@@ -72,6 +72,10 @@ impl<S: ClaimStore + ?Sized> ClaimStore for Faulty<S> {
         pass!(self.plan, "store.claim", self.inner.claim(worker, rules))
     }
 
+    async fn hear(&self, worker: &ReplicaId, ring: &(dyn Fn() + Send + Sync)) {
+        self.inner.hear(worker, ring).await;
+    }
+
     async fn next_lapse(&self) -> Result<Option<Duration>, StoreError> {
         pass!(self.plan, "store.next_lapse", self.inner.next_lapse())
     }
@@ -88,7 +92,7 @@ impl<S: ClaimStore + ?Sized> ClaimStore for Faulty<S> {
         pass!(self.plan, "store.finish", self.inner.finish(fence, event))
     }
 
-    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<Status, StoreError> {
+    async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<TaskState, StoreError> {
         pass!(self.plan, "store.halt", self.inner.halt(fence, then, message))
     }
 

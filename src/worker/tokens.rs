@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::backoff::Backoff;
 use crate::dispatch::{DispatchError, Token, TokenSource};
+use crate::planted::{self, Bug};
 use crate::telemetry::metrics::Fenced;
 
 /// Longest wait for tokens in one call, so that a stop is noticed in time.
@@ -64,6 +65,9 @@ impl Listener<'_> {
             let tokens = self.receive(free.min(TOKENS_MAX), soft).await;
             if tokens.is_empty() || soft.is_cancelled() {
                 continue;
+            }
+            if planted::is(Bug::AckBeforeClaim) {
+                self.ack(tokens.clone()).await;
             }
             let Some(found) = self.ring(soft).await else { return };
             self.ack(tokens).await;

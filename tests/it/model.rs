@@ -12,6 +12,7 @@
 
 mod actors;
 mod kept;
+mod mutant;
 mod plain;
 mod reader;
 mod real;
@@ -32,6 +33,8 @@ use real::Real;
 use steps::Step;
 use world::{Id, Shown, USERS, World};
 
+/// Where seeds that failed are kept.
+const SEEDS: &str = "tests/it/model/seeds.txt";
 /// Steps of one run.
 const STEPS: std::ops::Range<usize> = 20..120;
 /// Rounds after which all that was left at the end of the faults is done.
@@ -198,25 +201,48 @@ fn replay(steps: &[Step]) {
     Model::test_sequential(ProptestConfig::default(), start, steps.to_vec(), None);
 }
 
-#[test]
-fn whatever_happens_in_whatever_order_the_promises_hold() {
-    let kept = FileFailurePersistence::Direct("tests/it/model/seeds.txt");
-    let config = ProptestConfig { failure_persistence: Some(Box::new(kept)), ..ProptestConfig::default() };
+/// Runs random steps, as many times as the configuration says.
+///
+/// # Errors
+/// How it failed, and after which steps.
+fn explore(config: &ProptestConfig) -> Result<(), String> {
     let mut runner = TestRunner::new(config.clone());
     let outcome = runner.run(&Reference::sequential_strategy(STEPS), |(start, steps, seen)| {
         Model::test_sequential(config.clone(), start, steps, seen);
         Ok(())
     });
     match outcome {
-        Ok(()) => {}
+        Ok(()) => Ok(()),
         Err(TestError::Fail(reason, (_, steps, _))) => {
             let steps: String = steps.iter().map(|step| format!("\n    Step::{step:?},")).collect();
-            panic!("{reason}, after:{steps}");
+            Err(format!("{reason}, after:{steps}"))
         }
         Err(abort) => panic!("{abort}"),
     }
+}
+
+#[test]
+fn whatever_happens_in_whatever_order_the_promises_hold() {
+    // What fails only with a bug on purpose is not kept.
+    let keep = std::env::var_os("MILEPOST_PLANT").is_none();
+    let kept = if keep { FileFailurePersistence::Direct(SEEDS) } else { FileFailurePersistence::Off };
+    let config = ProptestConfig { failure_persistence: Some(Box::new(kept)), ..ProptestConfig::default() };
+    if let Err(failure) = explore(&config) {
+        panic!("{failure}");
+    }
     let (tally, read) = WENT_THROUGH.with_borrow(|went| *went);
     assert!(tally.is_rich() && read.iter().all(|n| *n > 0), "void: {tally:?}, {read:?}");
+}
+
+#[test]
+fn a_system_that_errs_is_noticed() {
+    // Some shrinking: the first step of it forgets the steps after the failure.
+    let config =
+        ProptestConfig { failure_persistence: None, max_shrink_iters: 8, ..ProptestConfig::default() };
+    for mutant in mutant::MUTANTS {
+        let outcome = mutant::with(mutant, || explore(&config));
+        assert!(outcome.is_err(), "nobody noticed a system that errs so: {mutant:?}");
+    }
 }
 
 #[test]

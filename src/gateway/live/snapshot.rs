@@ -2,6 +2,7 @@
 
 use crate::bus::BusError;
 use crate::gateway::Parts;
+use crate::planted::{self, Bug};
 use crate::store::StoreError;
 use crate::task::{Position, Snapshot, TaskId, UserId};
 
@@ -31,5 +32,6 @@ pub(crate) async fn read(parts: &Parts, user: &UserId) -> Result<(Position, Snap
             snapshot.fold(&event);
         }
     }
+    let head = if planted::is(Bug::SnapshotFirst) { parts.feed.head(user).await? } else { head };
     Ok((head, snapshot))
 }

@@ -11,6 +11,7 @@ use super::rows::{CountsRow, LockedRow, RenewedRow, effect_word};
 use super::{
     Along, Failure, PostgresStore, begin, lock, locked, millis, save, save_change, statements, text, while_,
 };
+use crate::planted;
 use crate::store::{
     Claim, ClaimRules, ClaimStore, Fence, OutboxId, RECORD_MAX, Renewal, StoreError, Task, change,
 };
@@ -148,7 +149,7 @@ impl PostgresStore {
 
     async fn record_results(&self, fence: Fence, results: &[ItemResult]) -> Result<Counts, Failure> {
         let columns = Columns::of(results);
-        let counts: Option<CountsRow> = sqlx::query_as(statements::RECORD)
+        let counts: Option<CountsRow> = sqlx::query_as(planted::record_sql(statements::RECORD))
             .bind(fence.task.as_uuid())
             .bind(i64::from(fence.attempt.0))
             .bind(columns.indexes)

@@ -13,6 +13,7 @@ use milepost::client::session::{Session, Taken};
 use milepost::store::Task;
 use milepost::task::{Attempt, Event, Position, Seq, Snapshot, TaskId, UserId};
 
+use super::mutant::{self, Mutant};
 use super::real::{Real, number, user_id};
 use super::world::{Id, USERS};
 
@@ -145,6 +146,12 @@ impl Reader {
         let Some(position) = self.client.position() else { return Stage::Head };
         let seen: Position = position.parse().expect("a position that a gateway gave");
         match page(real, &self.owner, &seen) {
+            Replay::Lost(_) if mutant::is(Mutant::ForgetsTheEpoch) => {
+                let head = real.runtime.block_on(real.feed.head(&self.owner)).expect("memory answers");
+                let seen = Position::new(head.epoch, seen.id);
+                self.last = Some(seen.clone());
+                Stage::Replay { seen, known: Known::new() }
+            }
             Replay::Lost(_) => {
                 self.losses += 1;
                 Stage::Head
@@ -166,6 +173,10 @@ impl Reader {
         for event in real.runtime.block_on(live).expect("memory answers") {
             snapshot.fold(&event);
         }
+        let head = match mutant::is(Mutant::ReadsTheSnapshotFirst) {
+            true => real.runtime.block_on(real.feed.head(&self.owner)).expect("memory answers"),
+            false => head,
+        };
         let known: Known = snapshot.tasks().map(|view| (view.task_id, (view.attempt, view.seq))).collect();
         let newest = snapshot.tasks().map(|view| {
             (
@@ -221,6 +232,9 @@ impl Reader {
     fn give(&mut self, real: &Real, entry: &Entry) {
         let event: Event = serde_json::from_slice(&entry.body).expect("an event");
         self.check_place(real, entry, &event);
+        if mutant::is(Mutant::TellsRepeatsByPlace) {
+            self.check_order(&event);
+        }
         let frame = EventFrame { position: entry.position.to_string(), merged: 1, event };
         if let Taken::Event(received) = self.client.take(Frame::Event(Box::new(frame))) {
             self.events += 1;

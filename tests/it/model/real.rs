@@ -20,6 +20,7 @@ use milepost::task::{
 };
 use tokio::runtime::Runtime;
 
+use super::mutant::{self, Mutant};
 use super::world::{
     Answer, CLUSTER_MAX, Changed, Fence, Held, Id, LEASE_MS, Made, New, No, OPEN_MAX, Put, Row, Shown,
     TRIES_MAX, Told, Waiting, World,
@@ -88,6 +89,11 @@ impl Real {
     fn note(&mut self, task: Id, row: OutboxId) {
         let first = *self.rows.entry(task).or_insert(row);
         assert_eq!(first, row, "I1: task {task} ended twice");
+    }
+
+    /// What a mistaken fence would be: whichever attempt there is.
+    fn latest(&mut self, fence: Fence) -> Fence {
+        Fence { attempt: self.shown(fence.task).map_or(0, |shown| shown.attempt), ..fence }
     }
 
     fn receiver(&mut self, worker: usize) -> &mut Box<dyn TokenSource> {
@@ -245,7 +251,14 @@ impl World for Real {
             finished_at: jiff::Timestamp::UNIX_EPOCH,
         };
         let results: Vec<_> = results.iter().map(result).collect();
-        self.runtime.block_on(self.store.record(fenced(fence), &results)).map_err(no)
+        let before = self.shown(fence.task).map_or(Counts::default(), |shown| shown.counts);
+        let fence = if mutant::is(Mutant::UpdatesWithoutTheAttempt) { self.latest(fence) } else { fence };
+        let counts = self.runtime.block_on(self.store.record(fenced(fence), &results)).map_err(no)?;
+        if mutant::is(Mutant::CountsBlindly) {
+            let succeeded = before.succeeded + u32::try_from(results.len()).unwrap();
+            return Ok(Counts { succeeded, ..counts });
+        }
+        Ok(counts)
     }
 
     fn finish(&mut self, told: &Told) -> Answer<Id> {
@@ -288,6 +301,7 @@ impl World for Real {
                 Ok(Put::Added)
             }
             Ok(Published::Repeat) => Ok(Put::Repeat),
+            Err(BusError::Fenced { .. }) if mutant::is(Mutant::PublishesWithoutTheAttempt) => Ok(Put::Added),
             Err(BusError::Fenced { .. }) => Err(No::Fenced),
             Err(error) => panic!("the backend failed by itself: {error:?}"),
         }
