@@ -68,6 +68,7 @@ impl Rig {
         }
     }
 
+    /// Records a task for which nobody has rung.
     async fn submit(&self) -> TaskId {
         let spec = TaskSpec::new(Draft {
             action: "wait".into(),
@@ -79,6 +80,12 @@ impl Rig {
         let (id, owner) = (TaskId::generate(), UserId::new("ada").unwrap());
         let new = NewTask { id, owner, spec: spec.unwrap(), key: None, open_max: 100 };
         self.store.create(new).await.unwrap();
+        id
+    }
+
+    /// The same, with its wake-up.
+    async fn submit_and_ring(&self) -> TaskId {
+        let id = self.submit().await;
         self.dispatch.notify(id).await.unwrap();
         id
     }
@@ -151,7 +158,7 @@ async fn a_worker_waits_for_no_call_longer_than_its_deadline() {
         ("tokens.close", quick),
     ] {
         let rig = Rig::new(call);
-        rig.submit().await;
+        rig.submit_and_ring().await;
         rig.worker(item);
         tokio::time::sleep(WHILE).await;
         rig.ends_within(call, WORKER_MAX).await;
@@ -162,7 +169,7 @@ async fn a_worker_waits_for_no_call_longer_than_its_deadline() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_goes_before_its_claim_was_answered_leaves_the_wake_up_to_another() {
     let rig = Rig::new("store.claim");
-    let task = rig.submit().await;
+    let task = rig.submit_and_ring().await;
     rig.worker(Duration::ZERO);
     tokio::time::sleep(Duration::from_secs(5)).await;
     rig.life.shut_down(GRACE).await;
