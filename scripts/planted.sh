@@ -7,7 +7,7 @@ export RUST_BACKTRACE=0 PROPTEST_MAX_SHRINK_ITERS=8 PROPTEST_DISABLE_FAILURE_PER
 
 # bug | unit tests | tests of the whole
 plants=(
-    "ack-before-claim||deadlines::"
+    "ack-before-claim||a_worker_that_goes_before_its_claim"
     "update-without-attempt|store::memory::|model::whatever store::the_postgres_store_keeps_every_promise"
     "dedupe-by-position|client::session::|model::whatever"
     "cursor-without-epoch|bus::memory::|model::whatever bus_redis::the_contract_holds"
@@ -46,7 +46,7 @@ echo "$(passed) pass"
 status=0
 for plant in "${plants[@]}"; do
     IFS='|' read -r bug unit whole <<<"$plant"
-    MILEPOST_PLANT=$bug run "$unit" "$whole"
+    PLANTED_BUG=$bug run "$unit" "$whole"
     caught=$(failed)
     if [ -z "$caught" ]; then
         printf '%-24s NOT CAUGHT\n' "$bug"

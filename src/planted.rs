@@ -3,7 +3,8 @@
 //!
 //! Each stands as a small branch at the place where it would be made, behind the feature `planted-bugs`; without the
 //! feature [`is`] is a constant `false` and nothing of it is in the binary. One build carries all of them, and
-//! `MILEPOST_PLANT` says which one is live. `make planted` runs each against the tests that must catch it.
+//! `PLANTED_BUG` says which one is live: a name that is no setting, so that a process under test starts with it. `make
+//! planted` runs each against the tests that must catch it.
 
 /// A bug on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,13 +68,13 @@ mod live {
 
         fn named(name: &str) -> Self {
             let found = Self::ALL.iter().find(|(known, _)| *known == name);
-            found.unwrap_or_else(|| panic!("MILEPOST_PLANT: there is no bug called {name}")).1
+            found.unwrap_or_else(|| panic!("PLANTED_BUG: there is no bug called {name}")).1
         }
     }
 
     fn planted() -> Option<Bug> {
         static PLANTED: OnceLock<Option<Bug>> = OnceLock::new();
-        *PLANTED.get_or_init(|| std::env::var("MILEPOST_PLANT").ok().map(|name| Bug::named(&name)))
+        *PLANTED.get_or_init(|| std::env::var("PLANTED_BUG").ok().map(|name| Bug::named(&name)))
     }
 
     /// Whether this bug is planted.

@@ -224,7 +224,7 @@ fn explore(config: &ProptestConfig) -> Result<(), String> {
 #[test]
 fn whatever_happens_in_whatever_order_the_promises_hold() {
     // What fails only with a bug on purpose is not kept.
-    let keep = std::env::var_os("MILEPOST_PLANT").is_none();
+    let keep = std::env::var_os("PLANTED_BUG").is_none();
     let kept = if keep { FileFailurePersistence::Direct(SEEDS) } else { FileFailurePersistence::Off };
     let config = ProptestConfig { failure_persistence: Some(Box::new(kept)), ..ProptestConfig::default() };
     if let Err(failure) = explore(&config) {
