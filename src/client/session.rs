@@ -1,6 +1,7 @@
 //! What a client knows between connections: its position, the state of the tasks, and what it has seen of each.
 //!
-//! Pure: frames in, updates out. Events are told apart by `(task, attempt, seq)`; a repeat is dropped, and a number
+//! Pure: frames in, updates out. Events are told apart by `(task, attempt, seq)`; a repeat is dropped, as is an event that is
+//! older than a view from the record, which has no number (it knows of fewer finished items), and a number
 //! that is missing is a gap, unless the frame says that it stands for the missing ones. Events carry absolute counts,
 //! so a gap costs progress ticks and never the truth. Not here: connections ([`super::live`]).
 
@@ -8,7 +9,7 @@ use std::collections::HashMap;
 
 use super::frame::{EventFrame, Frame, SnapshotFrame};
 use crate::planted::{self, Bug};
-use crate::task::{Attempt, Event, Seq, Snapshot, TaskId, TaskView};
+use crate::task::{Attempt, Event, Folded, Seq, Snapshot, TaskId, TaskView};
 
 /// Finished tasks that are remembered; the oldest are forgotten past twice as many.
 const FINISHED_KEPT: usize = 1_000;
@@ -31,7 +32,7 @@ pub struct Stats {
     pub events: u64,
     /// Events that stood for older ones, in sum without themselves.
     pub merged: u64,
-    /// Events dropped because they had been seen.
+    /// Events dropped because they had been seen, or say less than a view from the record.
     pub repeats: u64,
     /// Times that events were missing.
     pub gaps: u64,
@@ -53,7 +54,7 @@ pub enum Taken {
     Snapshot,
     /// A new event was folded in.
     Event(Box<Received>),
-    /// A repeat, or a frame of a newer release.
+    /// A repeat, an event that came too late, or a frame of a newer release.
     Nothing,
 }
 
@@ -136,12 +137,16 @@ impl Session {
             self.stats.repeats += 1;
             return Taken::Nothing;
         }
+        // A view from the record may be ahead of an event that was long on its way.
+        if self.snapshot.fold(&event) == Folded::Ignored {
+            self.stats.repeats += 1;
+            return Taken::Nothing;
+        }
         let missing = missing(seen, &event, merged);
         self.stats.events += 1;
         self.stats.merged += merged.saturating_sub(1);
         self.stats.gaps += u64::from(missing > 0);
         self.seen.insert(event.task_id, event.order());
-        self.snapshot.fold(&event);
         self.forget_old();
         Taken::Event(Box::new(Received { event, merged, missing }))
     }
@@ -236,7 +241,7 @@ mod tests {
     fn a_snapshot_replaces_everything_and_events_it_contains_are_repeats() {
         let mut session = Session::default();
         session.take(frame(1, 7, 1));
-        let view = crate::task::TaskView::of(&event(2, 5, Status::Running, counts(50)));
+        let view = crate::task::TaskView::of(&event(2, 5, Status::Running, counts(5)));
         let hello = session.take(Frame::Hello(Hello { recovered: false, position: None }));
         assert_eq!(hello, Taken::Hello { recovered: false });
         let snapshot = SnapshotFrame { position: "f.1-0".into(), tasks: vec![view.clone()], more: false };
@@ -279,9 +284,22 @@ mod tests {
     }
 
     #[test]
+    fn an_event_that_knows_less_than_the_record_came_late() {
+        let mut session = Session::default();
+        let mut view = crate::task::TaskView::of(&event(1, 0, Status::Running, counts(3)));
+        view.seq = Seq(0);
+        let snapshot = SnapshotFrame { position: "f.1-0".into(), tasks: vec![view.clone()], more: false };
+        session.take(Frame::Snapshot(snapshot));
+        assert_eq!(session.take(frame(1, 2, 1)), Taken::Nothing);
+        assert_eq!(session.snapshot().get(view.task_id), Some(&view));
+        assert_eq!((session.stats().repeats, session.position()), (1, Some("e.12-0")));
+        assert_eq!(missing_of(&session.take(frame(1, 3, 1))), Some(0));
+    }
+
+    #[test]
     fn an_attempt_that_was_over_when_the_record_was_read_says_nothing_new() {
         let mut session = Session::default();
-        let mut view = crate::task::TaskView::of(&event(2, 0, Status::Running, counts(3)));
+        let mut view = crate::task::TaskView::of(&event(2, 0, Status::Running, counts(1)));
         view.seq = Seq(0);
         let snapshot = SnapshotFrame { position: "f.1-0".into(), tasks: vec![view], more: false };
         session.take(Frame::Snapshot(snapshot));

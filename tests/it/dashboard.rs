@@ -22,6 +22,14 @@ const FIRST_DONE_WHILE_RUNNING: &str = "document.querySelector('.panel .status')
     document.querySelectorAll('.items tbody tr.succeeded').length > 2 &&
     [...document.querySelectorAll('.items tbody tr')].slice(0, 3).every((row) => row.className === 'succeeded')";
 
+/// That it is said why a task is paused, where it is looked at and in the list; after a resume, of the failures since.
+fn used_up(more: &str) -> String {
+    format!(
+        "['.notice.warn:not([hidden])', '[data-task] .reason'].every((place) =>
+        /failure budget is used up: [0-9]+ {more}failed, and 2 may/.test(document.querySelector(place).textContent))"
+    )
+}
+
 /// What is said of a task that does not get on, to who saw it begin.
 const STALLED: &str = "[...document.querySelectorAll('.notice.warn:not([hidden])')].some((notice) =>
     /^No node has finished for .* In work: slow-000, slow-001[.]$/.test(notice.textContent))";
@@ -211,6 +219,33 @@ async fn looks_right(page: &mut Page, name: &str, places: &[&str]) {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_fails_too_often_is_paused_and_says_why() {
+    let hub = Hub::start(spec(HubMode::Memory)).unwrap();
+    let browser = Chromium::start().unwrap();
+    let mut page = signed_in(&browser, &hub, "operator").await;
+    label(&mut page, "node-00", "gold").await;
+    wait_status(&mut page, "completed").await;
+    choose(&mut page, "label", "").await;
+    for (field, text) in [
+        ("[name=key]", "tier"),
+        ("[name=value]", "silver"),
+        ("#field-concurrency", "1"),
+        ("#field-budget-failed", "2"),
+    ] {
+        page.fill(field, text).await.unwrap();
+    }
+    submit(&mut page).await;
+    page.wait(&used_up("")).await.unwrap();
+    wait_status(&mut page, "paused").await;
+    page.click("[data-verb=resume]:not([hidden])").await.unwrap();
+    confirm(&mut page).await;
+    page.wait(&used_up("more ")).await.unwrap();
+    wait_status(&mut page, "paused").await;
+    looks_right(&mut page, "paused", &["#/new"]).await;
+    assert!(complaints(&page).is_empty(), "{:#?}", complaints(&page));
 }
 
 #[tokio::test(flavor = "multi_thread")]

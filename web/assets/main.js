@@ -198,8 +198,9 @@ class Dashboard {
   async #learn(id) {
     if (this.#asked.has(id)) return;
     this.#asked.add(id);
+    const seen = this.#store.seen();
     try {
-      this.#store.merge(await this.#api.task(id), true);
+      this.#store.merge(await this.#api.task(id), seen, true);
       this.#render();
     } catch {
       // The events themselves are enough to show the task.
@@ -221,9 +222,10 @@ class Dashboard {
 
   async #older(limit) {
     this.list.older.disabled = true;
+    const seen = this.#store.seen();
     try {
       const { tasks, next } = await this.#api.tasks({ before: this.#store.floor, limit });
-      this.#store.older(tasks, next);
+      this.#store.older(tasks, next, seen);
       show(this.list.more, Boolean(next));
     } catch (problem) {
       toast(problem.message, "bad");
@@ -258,7 +260,7 @@ class Dashboard {
   }
 
   #submitted(task) {
-    this.#store.merge(task, true);
+    this.#store.merge(task, new Map(), true);
     this.#render();
     location.hash = `#/tasks/${task.task_id}`;
   }

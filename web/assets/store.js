@@ -46,12 +46,12 @@ export function submittedAt(task) {
 
 const newer = (a, b) => a.attempt > b.attempt || (a.attempt === b.attempt && a.seq > b.seq);
 
-/**
- * `facts` with the counts of `task` where those are further, in the same attempt. A view of the record carries no
- * event number, so an event that comes after it may be older than its counts.
- */
+/** Whether `facts` of the same attempt know of fewer finished items, so that they are older. */
+const isBehind = (task, facts) => facts.attempt === task.attempt && facts.current < task.current;
+
+/** `facts` with the counts of `task` where those are further, in the same attempt. */
 function forward(task, facts) {
-  if (facts.attempt !== task.attempt || facts.current >= task.current) return facts;
+  if (!isBehind(task, facts)) return facts;
   return { ...facts, ...Object.fromEntries(COUNTS.map((name) => [name, task[name]])) };
 }
 
@@ -93,25 +93,24 @@ function isGap(task, event) {
 
 /**
  * Folds an event into what is known of its task (`null` when nothing is).
- * `gap` says that its items may have changed without this browser having seen it.
+ * `gap` says that its items may have changed without this browser having seen it. A view of the record carries no event
+ * number, so an event that comes after it may be older all the same: one that knows of fewer finished items is.
  */
 export function foldEvent(task, event) {
   if (!task) return { task: ofEvent(event), changed: true, gap: event.attempt > 0 || event.seq > 1 };
   if (isTerminal(task.status) || !newer(event, task)) return { task, changed: false, gap: false };
-  const gap = isGap(task, event);
-  const facts = forward(task, ofEvent(event));
-  return {
-    task: { ...task, ...facts, ...kept(task, event, facts) },
-    changed: true,
-    gap,
-  };
+  if (isBehind(task, event)) return { task, changed: false, gap: false };
+  const facts = ofEvent(event);
+  return { task: { ...task, ...facts, ...kept(task, event, facts) }, changed: true, gap: isGap(task, event) };
 }
 
 /**
- * Merges a view that was read from the server into what is known. Its words are always taken. A view of the same
- * attempt without an event number is from the record: its status is at least as new as ours, its counts may be older.
+ * Merges a view that was read from the server into what is known; `before` is what was known when it was asked for. Its
+ * words are always taken. A view of the same attempt without an event number is from the record: its status is at least
+ * as new as what was known before, its counts may be older. Events that came since then may be newer than the view, and
+ * those that will come tell the rest.
  */
-export function mergeView(task, read) {
+export function mergeView(task, read, before = task) {
   const view = { seq: 0, current_node: null, message: null, concurrency: null, parent_id: null, ...read };
   // The record does not know of stalls; a view with a number was seen live and does.
   if (view.seq > 0) view.stalled_since ??= null;
@@ -119,6 +118,7 @@ export function mergeView(task, read) {
   const words = { ...view, ...Object.fromEntries(FIELDS.map((field) => [field, task[field]])) };
   if (isTerminal(task.status)) return { ...task, ...words };
   if (newer(view, task) || isTerminal(view.status)) return { ...task, ...forward(task, view) };
+  if (!before || newer(task, before)) return { ...task, ...words, concurrency: task.concurrency };
   if (view.attempt < task.attempt || view.seq > 0) return { ...task, ...words };
   return {
     ...task,
@@ -169,15 +169,21 @@ export class Store {
     return { changed: changed ? [task.task_id] : [], gaps: gap ? [task.task_id] : [], replaced: false };
   }
 
+  /** What is known now: to be kept while something is read from the server, and given back with what was read. */
+  seen() {
+    return new Map(this.#tasks);
+  }
+
   /** Takes a page of older tasks. `next` is where the page after it continues, or nothing. */
-  older(views, next) {
-    for (const view of views) this.merge(view, true);
+  older(views, next, seen) {
+    for (const view of views) this.merge(view, seen, true);
     this.floor = next ?? this.floor;
   }
 
   /** Takes one view that was read on its own; it is listed only if it was before, or when asked for. */
-  merge(view, listed = false) {
-    this.#put(mergeView(this.get(view.task_id), view), listed);
+  merge(view, seen, listed = false) {
+    const id = view.task_id;
+    this.#put(mergeView(this.get(id), view, seen.get(id) ?? null), listed);
   }
 
   /** Only a connection that continues is a place to continue from; otherwise the snapshot will be. */

@@ -30,7 +30,7 @@ test("a stall begins with an event and ends with the first one that does not say
   store.apply(event(2, { type: "stalled", stalled_since: since, message: "no item finished", items }));
   assert.ok(isStalled(store.get(ID)));
   assert.equal(store.get(ID).message, null, "the sentence is about the event");
-  store.merge(task());
+  store.merge(task(), store.seen());
   assert.ok(isStalled(store.get(ID)), "the record does not know of it");
   assert.ok(matches(store.get(ID), "all", "stalled"));
   const said = stallWords(store.get(ID), Date.parse(since) + 45_000);
@@ -69,9 +69,9 @@ test("what an event does not repeat is kept: parent, nodes at once, and why a ta
 test("the record's words win: a sentence and a number that are gone there are gone", () => {
   const store = new Store();
   store.apply(event(1, { type: "paused", status: "paused", message: "why" }));
-  store.merge({ ...task({ status: "running" }), concurrency: 5 });
+  store.merge({ ...task({ status: "running" }), concurrency: 5 }, store.seen());
   assert.deepEqual([store.get(ID).message, store.get(ID).concurrency], [null, 5]);
-  store.merge(task());
+  store.merge(task(), store.seen());
   assert.equal(store.get(ID).concurrency, null);
 });
 

@@ -51,7 +51,7 @@ test("a bar never falls inside an attempt, whatever the order of events and view
       const kind = random(3);
       if (kind === 0) store.apply(event(attempt, seq, seq));
       else if (kind === 1) store.apply(snapshot(facts(attempt, random(2) * seq, seq)));
-      else store.merge(facts(attempt, 0, seq));
+      else store.merge(facts(attempt, 0, seq), store.seen());
       const { attempt: now, current } = store.get(ID);
       assert.ok(now >= before.attempt);
       assert.ok(now > before.attempt || current >= before.current, `${before.current} -> ${current}`);
@@ -64,7 +64,7 @@ test("a terminal state is never left", () => {
   const store = new Store();
   store.apply(event(1, 5, 10, { status: "completed", type: "complete" }));
   store.apply(event(2, 1, 0));
-  store.merge(facts(1, 0, 4, { reason: "why" }));
+  store.merge(facts(1, 0, 4, { reason: "why" }), store.seen());
   assert.equal(store.get(ID).status, "completed");
   assert.equal(store.get(ID).current, 10);
   assert.equal(store.get(ID).reason, "why");
@@ -108,6 +108,36 @@ test("a hello that continues is a place to continue from", () => {
   assert.equal(store.position, "e.5-0");
 });
 
+test("an answer that an event overtook says nothing of the status", () => {
+  const store = new Store();
+  store.apply(event(1, 3, 2));
+  const seen = store.seen();
+  store.apply(event(1, 4, 3, { status: "paused", type: "paused", message: "three failed" }));
+  store.merge(facts(1, 0, 3, { status: "running", reason: "why" }), seen);
+  const { status, message, reason, current } = store.get(ID);
+  assert.deepEqual([status, message, reason, current], ["paused", "three failed", "why", 3]);
+  store.merge(facts(1, 0, 3, { status: "queued" }), store.seen());
+  assert.equal(store.get(ID).status, "queued");
+});
+
+test("an answer that came before the first event is overtaken too, but not an end", () => {
+  const store = new Store();
+  const seen = store.seen();
+  store.apply(event(1, 4, 3, { status: "paused", type: "paused" }));
+  store.merge(facts(1, 0, 3), seen);
+  assert.equal(store.get(ID).status, "paused");
+  store.merge(facts(1, 0, 10, { status: "completed" }), seen);
+  assert.equal(store.get(ID).status, "completed");
+});
+
+test("an event that knows less than the record came late and changes nothing", () => {
+  const store = new Store();
+  store.apply(snapshot(facts(1, 0, 5, { status: "paused" })));
+  assert.deepEqual(store.apply(event(1, 1, 0)).changed, []);
+  assert.deepEqual([store.get(ID).status, store.get(ID).current], ["paused", 5]);
+  assert.deepEqual(store.apply(event(1, 6, 5)).gaps, [ID]);
+});
+
 test("the end of a task in the record wins over a view that was live", () => {
   const ended = mergeView(facts(1, 8, 8), facts(1, 0, 9, { status: "cancelled", cancelled: 1, current: 10 }));
   assert.deepEqual([ended.status, ended.current], ["cancelled", 10]);
@@ -117,7 +147,7 @@ test("a view of a newer attempt that carries no event number starts the numbers 
   const store = new Store();
   store.apply(event(1, 40, 4));
   const { seq, ...read } = facts(2, 0, 4);
-  store.merge(read);
+  store.merge(read, store.seen());
   assert.deepEqual([seq, store.get(ID).seq], [0, 0]);
   assert.deepEqual(store.apply(event(2, 1, 5)).changed, [ID]);
 });
@@ -133,7 +163,7 @@ test("every frame moves the position on, also one that changes nothing", () => {
 
 test("a task that was only looked at is not listed", () => {
   const store = new Store();
-  store.merge(facts(1, 0, 1));
+  store.merge(facts(1, 0, 1), store.seen());
   assert.equal(store.list().length, 0);
   store.apply(event(1, 5, 5));
   assert.equal(store.list().length, 1);
@@ -144,7 +174,7 @@ test("older pages continue where the unbroken part ends", () => {
   const ended = (n) => facts(1, 0, 10, { task_id: id(n), status: "completed" });
   store.apply(snapshot(facts(1, 1, 1, { task_id: id(2) }), ended(7), ended(8)));
   assert.equal(store.floor, id(7));
-  store.older([ended(6), ended(5)], id(5));
+  store.older([ended(6), ended(5)], id(5), store.seen());
   assert.equal(store.floor, id(5));
   assert.deepEqual(
     store.list().map((task) => task.task_id),

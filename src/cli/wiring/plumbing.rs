@@ -36,7 +36,7 @@ use crate::tickets::redis::RedisTickets;
 /// The name of this process in `pg_stat_activity`.
 const APPLICATION: &str = "milepost";
 /// Between looks for groups of gateways that are gone.
-const REAP_INTERVAL: Duration = Duration::from_secs(30);
+const REAP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Connections of a process, or what stands in for them.
 pub(super) enum Plumbing {

@@ -17,6 +17,9 @@ use crate::world::World;
 
 /// How long everything may take to come to rest.
 const QUIET_MAX: Duration = Duration::from_secs(90);
+/// How long a number may take to be as it should. The slowest is that of the gateways: a killed one counts as alive for
+/// 30 s, and is looked for every 10 s by whoever then has the lead.
+const SETTLED_MAX: Duration = Duration::from_secs(60);
 /// Between looks.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// Most tasks of a run.
@@ -81,7 +84,7 @@ pub(crate) async fn gauges(world: World, log: &HistoryLog) -> Result<World> {
 /// The number once it is within its bound, or what it still is after a while.
 fn settled(world: &mut World, max: f64, look: Look) -> f64 {
     let mut value = f64::MAX;
-    let _ = milepost_harness::process::wait_for(Duration::from_secs(45), "a number", || {
+    let _ = milepost_harness::process::wait_for(SETTLED_MAX, "a number", || {
         value = look(world).unwrap_or(f64::MAX);
         Ok(value <= max)
     });

@@ -182,8 +182,9 @@ export class TaskPanel {
   async refresh() {
     const id = this.#id;
     if (id === null) return;
+    const seen = this.store.seen();
     try {
-      this.store.merge(await this.api.task(id));
+      this.store.merge(await this.api.task(id), seen);
       if (id === this.#id) this.render();
     } catch (problem) {
       if (id === this.#id && !this.store.get(id)) this.#miss(problem);
@@ -292,7 +293,8 @@ export class TaskPanel {
   async #control(verb) {
     const task = this.store.get(this.#id);
     if (!(await ask(question(verb, task)))) return;
-    await this.#doing(async () => this.store.merge(await this.api.control(task.task_id, verb)));
+    const seen = this.store.seen();
+    await this.#doing(async () => this.store.merge(await this.api.control(task.task_id, verb), seen));
     await this.refresh();
   }
 
@@ -300,8 +302,9 @@ export class TaskPanel {
     const task = this.store.get(this.#id);
     const answer = await askNumber(question("concurrency", task));
     if (!answer) return;
+    const seen = this.store.seen();
     await this.#doing(async () =>
-      this.store.merge(await this.api.concurrency(task.task_id, answer.value)),
+      this.store.merge(await this.api.concurrency(task.task_id, answer.value), seen),
     );
   }
 
