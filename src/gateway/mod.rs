@@ -40,6 +40,7 @@ use self::error::ApiError;
 use self::hub::Hub;
 use self::limits::Limits;
 use self::live::outbox::Bounds;
+use self::live::snapshot::Snapshots;
 use crate::action::Clusters;
 use crate::bus::{Feed, Publisher};
 use crate::clock::Clock;
@@ -102,6 +103,7 @@ pub struct Shared {
     verifier: Verifier,
     hub: Arc<Hub>,
     limits: Limits,
+    snapshots: Snapshots,
     /// Every connection and session; empty when all have ended.
     tracker: TaskTracker,
     stopping: CancellationToken,
@@ -187,7 +189,9 @@ impl Shared {
         let hub =
             Hub::new(Arc::clone(&parts.feed), parts.metrics.clone(), bounds, parts.limits.sockets_per_user);
         let limits = Limits::new(&parts.limits);
-        Self { parts, verifier, hub: Arc::new(hub), limits, tracker: TaskTracker::new(), stopping }
+        let (feed, store) = (Arc::clone(&parts.feed), Arc::clone(&parts.store));
+        let snapshots = Snapshots::new(feed, store, parts.live.snapshot_recent);
+        Self { parts, verifier, hub: Arc::new(hub), limits, snapshots, tracker: TaskTracker::new(), stopping }
     }
 }
 

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::close::Close;
 use super::outbox::{Batch, Item};
 use super::protocol::{Control, Frame};
-use super::snapshot;
+use super::snapshot::SnapshotError;
 use super::wire::{Gone, Wire, facts};
 use crate::bus::{BusError, Entry, Loss, Replay};
 use crate::gateway::Shared;
@@ -57,8 +57,8 @@ impl From<BusError> for End {
     }
 }
 
-impl From<snapshot::SnapshotError> for End {
-    fn from(error: snapshot::SnapshotError) -> Self {
+impl From<SnapshotError> for End {
+    fn from(error: SnapshotError) -> Self {
         Self::Unavailable(error.into())
     }
 }
@@ -150,7 +150,7 @@ impl Session {
             if let Some(loss) = reason {
                 self.shared.parts.metrics.resyncs.get_or_create(&Kind { kind: loss.as_str() }).inc();
             }
-            let (head, snapshot) = snapshot::read(&self.shared.parts, &self.user).await?;
+            let (head, snapshot) = self.shared.snapshots.read(&self.user).await?;
             let known = snapshot.tasks().map(|view| (view.task_id, (view.attempt, view.seq))).collect();
             self.bounded(wire.control(self.hello(&head, false, reason))).await?;
             for part in Control::snapshot(&head, &snapshot.into_tasks()) {

@@ -25,6 +25,10 @@ pub struct Figures {
     pub killed: Takeover,
     /// After SIGTERM.
     pub ended: Takeover,
+    /// From the request to pause until the user was told that it is paused.
+    pub paused: f64,
+    /// The same for a change of how many items run at once.
+    pub narrowed: f64,
     /// Refused writes of a worker that was stopped beyond its lease.
     pub refused: u64,
     /// Ends, results and events that somebody saw and that no holder of the task made.
@@ -90,6 +94,11 @@ fn block(runs: &[Figures], load: f64) -> String {
         |run| run.killed.seconds,
     );
     text += &seconds("the same after SIGTERM", "<= 1 s", |run| run.ended.seconds);
+    text +=
+        &seconds("a pause by a user, from the request to the event of a worker elsewhere", "<= 1 s", |run| {
+            run.paused
+        });
+    text += &seconds("a change of how many items run at once, the same", "<= 1 s", |run| run.narrowed);
     text += &number("items run twice by a kill, 20 in flight", "<= 20", |run| float(run.killed.run_again));
     text += &number("items run twice by a SIGTERM", "0", |run| float(run.ended.run_again));
     text += &number("writes accepted from a worker stopped beyond its lease", "0", |run| float(run.accepted));

@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use milepost::cli::verify::read_files;
 use milepost::client::{Api, Live, Update};
-use milepost::task::{Draft, Event, TaskId};
+use milepost::store::Control;
+use milepost::task::{Draft, Event, Status, TaskId};
 use milepost::verify::record::{FORMAT, FaultStep, Meta, Phase};
 use milepost::verify::{HistoryLog, Record, Report, check};
 use milepost_harness::Replica;
@@ -53,24 +54,34 @@ pub async fn measure(binary: &Path, seed: u64) -> Result<Figures> {
     let mut meter = Meter::new(&users[0], world, log.clone())?;
     let killed = meter.takeover(Signal::SIGKILL).await.context("takeover after SIGKILL")?;
     let ended = meter.takeover(Signal::SIGTERM).await.context("takeover after SIGTERM")?;
+    let obeyed = meter.obeyed().await.context("control of a running task")?;
     let (stopped, refused) = meter.fenced().await.context("a worker that was stopped")?;
     let (away, resynced) = meter.offline().await.context("a client that was offline")?;
     let returns = meter.crowd(&users, seed).await.context("reconnects during kills")?;
     let world = spawn_blocking(move || meter.world);
     drop(world.await?);
     ensure!(log.failure().is_none(), "the history has holes");
-    judge(&history, &[killed, ended, stopped], refused, (away, resynced), returns).inspect_err(|_| {
+    let counted = Counted { refused, obeyed, returns, away_resynced: resynced };
+    judge(&history, &[killed, ended, stopped], away, &counted).inspect_err(|_| {
         let kept = folder.keep();
         eprintln!("the history is kept in {}", kept.display());
     })
 }
 
+/// What is no matter of the history.
+struct Counted {
+    refused: u64,
+    /// How long a pause and a change of the concurrency took.
+    obeyed: (Duration, Duration),
+    returns: u64,
+    away_resynced: bool,
+}
+
 fn judge(
     history: &Path,
     takeovers: &[(TaskId, Duration); 3],
-    refused: u64,
-    (away, resynced): (TaskId, bool),
-    returns: u64,
+    away: TaskId,
+    counted: &Counted,
 ) -> Result<Figures> {
     let history = read_files(&[PathBuf::from(history)])?;
     let report = check(&history);
@@ -93,13 +104,15 @@ fn judge(
     Ok(Figures {
         killed: takeover(0),
         ended: takeover(1),
-        refused,
+        paused: counted.obeyed.0.as_secs_f64(),
+        narrowed: counted.obeyed.1.as_secs_f64(),
+        refused: counted.refused,
         accepted: count("I1") + count("I4") + count("I5"),
         backward: count("I3"),
         away_lost: of_away(&report, "I3b") + of_away(&report, "I2"),
         away_doubled: of_away(&report, "I8"),
-        away_resynced: resynced,
-        returns,
+        away_resynced: counted.away_resynced,
+        returns: counted.returns,
         lost: count("I2") + count("I3b"),
         doubled: count("I8"),
         violations: all,
@@ -202,6 +215,20 @@ impl Meter {
             self.hear(task, Event::is_terminal).await?;
         }
         Ok(())
+    }
+
+    /// How long after the request a worker narrows a task, and pauses it, as its user sees it.
+    async fn obeyed(&mut self) -> Result<(Duration, Duration)> {
+        let task = self.begin(Some(8), 20).await?;
+        let begin = Instant::now();
+        self.api.control(task, Control::Concurrency(Some(2))).await?;
+        let narrowed = self.hear(task, |event| event.concurrency == Some(2)).await? - begin;
+        let begin = Instant::now();
+        self.api.control(task, Control::Pause).await?;
+        let paused = self.hear(task, |event| event.status == Status::Paused).await? - begin;
+        self.api.control(task, Control::Resume).await?;
+        self.hear_end(task).await?;
+        Ok((paused, narrowed))
     }
 
     /// A worker that stood still while another took over: how many of its writes were refused?
