@@ -3,6 +3,7 @@
 //! Every action observes, decides, acts: run again after a crash it finds its work done and says so. Not here: lanes,
 //! time-outs and retries (worker).
 
+mod context;
 pub mod kubernetes;
 pub mod registry;
 pub mod wait;
@@ -16,6 +17,7 @@ use crate::BoxError;
 use crate::store::Task;
 use crate::task::{ClusterName, Effect, ItemName};
 
+pub use context::{Context, Report};
 pub use kubernetes::KubeClusters;
 pub use registry::Registry;
 
@@ -45,6 +47,12 @@ pub enum ActionError {
         /// A sentence for the user.
         message: String,
     },
+    /// It was told to stop and is at a point where it can be left; a later run goes on from there.
+    #[error("{message}")]
+    Stopped {
+        /// How far it came: what the user is told when there will be no later run.
+        message: String,
+    },
 }
 
 impl ActionError {
@@ -71,10 +79,11 @@ pub struct Target<'a> {
 /// An action made ready for one task.
 #[async_trait]
 pub trait Action: Send + Sync {
-    /// Acts on one item. Safe to run again. Each call to the target has a deadline of its own.
+    /// Acts on one item. Safe to run again. Each call to the target has a deadline of its own. What takes more than some
+    /// seconds heeds [`Context::stopping`] and reports its steps.
     ///
     /// Cancel-safe in the sense that a dropped call has acted or has not: the next run observes first.
-    async fn run(&self, target: Target<'_>) -> Result<Done, ActionError>;
+    async fn run(&self, target: Target<'_>, context: &Context) -> Result<Done, ActionError>;
 }
 
 /// Makes actions for tasks. The worker's side.

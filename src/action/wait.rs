@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Action, ActionError, Done, Target};
+use super::{Action, ActionError, Context, Done, Target};
 use crate::task::Effect;
 use crate::task::spec::WaitParameters;
 
@@ -29,7 +29,7 @@ impl Wait {
 
 #[async_trait]
 impl Action for Wait {
-    async fn run(&self, target: Target<'_>) -> Result<Done, ActionError> {
+    async fn run(&self, target: Target<'_>, _: &Context) -> Result<Done, ActionError> {
         tokio::time::sleep(self.duration).await;
         if self.fails(target.index) {
             let every = self.fail_every;
@@ -53,7 +53,7 @@ mod tests {
         let start = Instant::now();
         let mut failed = Vec::new();
         for index in 0..7 {
-            if wait.run(Target { index, name: &name }).await.is_err() {
+            if wait.run(Target { index, name: &name }, &Context::alone()).await.is_err() {
                 failed.push(index);
             }
         }

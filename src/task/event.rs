@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attempt, ClusterName, Counts, Effect, ItemName, ItemOutcome, ItemResult, ItemState, Seq, Status, TaskId,
+    Attempt, ClusterName, Counts, Effect, ItemName, ItemOutcome, ItemResult, ItemState, Seq, Status, Step,
+    TaskId,
 };
 
 /// What an event says. `Complete` and `Error` are terminal; `status` says which end it was.
@@ -74,6 +75,9 @@ pub struct ItemChange {
     /// For one that ended: how often it was run in this attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tries: Option<u16>,
+    /// For one in work: what it is at, when its action says so. The newest counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
 }
 
 impl ItemChange {
@@ -106,6 +110,7 @@ impl From<&ItemResult> for ItemChange {
             error: result.outcome.message().map(str::to_owned),
             done_us: Some(result.finished_at.as_microsecond()),
             tries: Some(result.tries),
+            step: None,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The core: what a task is and how it changes. Pure; no async, no IO, and no clock (time comes in as a value).
 //!
 //! Reading order: [`ids`] · [`spec`] (what a user may ask for) · [`item`] · [`counts`] · [`budget`] (how many may fail) ·
-//! [`state`] (the one transition function) · [`event`] · [`snapshot`] (a fold of events) · [`position`] (a place in a stream).
+//! [`state`] (the one transition function) · [`step`] (what an item in work is at) · [`event`] · [`snapshot`] (a fold of
+//! events) · [`position`] (a place in a stream).
 
 pub mod budget;
 pub mod counts;
@@ -12,6 +13,7 @@ pub mod position;
 pub mod snapshot;
 pub mod spec;
 pub mod state;
+pub mod step;
 
 pub use budget::{FailureBudget, Passed, Tally, Then};
 pub use counts::Counts;
@@ -22,3 +24,4 @@ pub use position::{EntryId, Epoch, Position};
 pub use snapshot::{Folded, Snapshot, TaskView};
 pub use spec::{ActionSpec, Draft, Fault, Priority, Retry, RetryDraft, SpecError, TaskSpec};
 pub use state::{Change, Status, TaskState, TransitionError};
+pub use step::{Obstacle, PodCounts, Step};

@@ -12,12 +12,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::backoff::full_jitter;
 use super::lease::Order;
-use crate::action::{Action, ActionError, Done, Target};
+use crate::action::{Action, ActionError, Context, Done, Target};
 use crate::config::WorkerConfig;
-use crate::task::ItemOutcome;
+use crate::task::{ItemOutcome, Step};
 
 /// How often and how long one item is tried.
 #[derive(Debug, Clone)]
@@ -51,6 +52,9 @@ pub(super) struct ItemRunner {
     pub(super) tries: Tries,
     pub(super) lanes: Arc<Semaphore>,
     pub(super) orders: watch::Receiver<Order>,
+    pub(super) stopping: CancellationToken,
+    /// Takes what the item of this index is at.
+    pub(super) steps: Arc<dyn Fn(u32, Step) + Send + Sync>,
 }
 
 /// What one item came to.
@@ -70,7 +74,8 @@ impl ItemRunner {
             tries += 1;
             let error = match self.try_once(target, deadline).await {
                 Ok(outcome) => return Ran { outcome: Some(outcome), tries },
-                Err(error) => error,
+                Err(Unended::Transient(error)) => error,
+                Err(Unended::Stopped(message)) => return Ran { outcome: self.left(message), tries },
             };
             let wait = self.tries.wait(tries, error.retry_after);
             if tries == self.tries.max || Instant::now() + wait >= deadline {
@@ -86,18 +91,25 @@ impl ItemRunner {
     }
 
     /// One run of the action: an outcome, or an error that may mend.
-    async fn try_once(&self, target: Target<'_>, deadline: Instant) -> Result<ItemOutcome, Transient> {
-        let run = AssertUnwindSafe(self.action.run(target)).catch_unwind();
+    async fn try_once(&self, target: Target<'_>, deadline: Instant) -> Result<ItemOutcome, Unended> {
+        let context = self.context(target.index, deadline);
+        let run = AssertUnwindSafe(self.action.run(target, &context)).catch_unwind();
         match timeout_at(deadline, run).await {
             Ok(Ok(Ok(Done::Succeeded(effect)))) => Ok(ItemOutcome::Succeeded { effect }),
             Ok(Ok(Ok(Done::Skipped(reason)))) => Ok(ItemOutcome::skipped(reason)),
             Ok(Ok(Err(ActionError::Permanent { message }))) => Ok(ItemOutcome::failed(message)),
             Ok(Ok(Err(ActionError::Transient { message, retry_after }))) => {
-                Err(Transient { message, retry_after })
+                Err(Unended::Transient(Transient { message, retry_after }))
             }
+            Ok(Ok(Err(ActionError::Stopped { message }))) => Err(Unended::Stopped(message)),
             Ok(Err(panic)) => Ok(ItemOutcome::failed(crash_message(panic.as_ref()))),
             Err(_) => Ok(ItemOutcome::failed(format!("took longer than {:?}", self.tries.timeout))),
         }
+    }
+
+    fn context(&self, index: u32, deadline: Instant) -> Context {
+        let steps = Arc::clone(&self.steps);
+        Context::new(self.stopping.clone(), Some(deadline), Arc::new(move |step| steps(index, step)))
     }
 
     /// Waits before the next run, and then for a lane of the process.
@@ -118,9 +130,10 @@ impl ItemRunner {
         }
     }
 
-    /// An item of a cancelled task that was run and did not succeed has failed; any other is left for later.
+    /// An item that was run and did not succeed has failed, unless its task goes on later or elsewhere.
     fn left(&self, message: String) -> Option<ItemOutcome> {
-        (*self.orders.borrow() == Order::Cancel).then(|| ItemOutcome::failed(message))
+        let later = matches!(*self.orders.borrow(), Order::HandOver | Order::LetGo | Order::Stop);
+        (!later).then(|| ItemOutcome::failed(message))
     }
 }
 
@@ -132,6 +145,13 @@ enum Turn {
     TooLate,
     /// The task was told not to go on.
     Ordered,
+}
+
+/// Why a run gave no outcome.
+enum Unended {
+    Transient(Transient),
+    /// It was told to stop.
+    Stopped(String),
 }
 
 struct Transient {
@@ -163,7 +183,7 @@ mod tests {
     where
         F: Fn(u16) -> Result<Done, ActionError> + Send + Sync,
     {
-        async fn run(&self, _: Target<'_>) -> Result<Done, ActionError> {
+        async fn run(&self, _: Target<'_>, _: &Context) -> Result<Done, ActionError> {
             (self.1)(self.0.fetch_add(1, Ordering::SeqCst) + 1)
         }
     }
@@ -172,7 +192,7 @@ mod tests {
 
     #[async_trait]
     impl Action for Hangs {
-        async fn run(&self, _: Target<'_>) -> Result<Done, ActionError> {
+        async fn run(&self, _: Target<'_>, _: &Context) -> Result<Done, ActionError> {
             std::future::pending().await
         }
     }
@@ -181,12 +201,22 @@ mod tests {
         Arc::new(Scripted(AtomicU16::new(0), f))
     }
 
+    fn runner(
+        action: Arc<dyn Action>,
+        tries: Tries,
+        lanes: &Arc<Semaphore>,
+        orders: watch::Receiver<Order>,
+    ) -> ItemRunner {
+        let (lanes, stopping) = (Arc::clone(lanes), CancellationToken::new());
+        ItemRunner { action, tries, lanes, orders, stopping, steps: Arc::new(|_, _| {}) }
+    }
+
     async fn run(action: Arc<dyn Action>, orders: watch::Receiver<Order>) -> Ran {
         let lanes = Arc::new(Semaphore::new(1));
         let tries = Tries::new(&WorkerConfig::default(), None);
         let lane = Arc::clone(&lanes).acquire_owned().await.unwrap();
         let name = ItemName::new("node-1").unwrap();
-        let mut runner = ItemRunner { action, tries, lanes: Arc::clone(&lanes), orders };
+        let mut runner = runner(action, tries, &lanes, orders);
         let ran = runner.run(Target { index: 0, name: &name }, lane).await;
         assert_eq!(lanes.available_permits(), 1, "the lane is free again");
         ran
@@ -279,7 +309,7 @@ mod tests {
             let others = Arc::clone(&lanes);
             let others = tokio::spawn(async move { others.acquire_owned().await });
             let action = scripted(|_| Err(ActionError::transient("busy")));
-            let mut runner = ItemRunner { action, tries, lanes, orders: seen.clone() };
+            let mut runner = runner(action, tries, &lanes, seen.clone());
             let began = Instant::now();
             let running = tokio::spawn(async move {
                 let name = ItemName::new("node-1").unwrap();

@@ -101,8 +101,15 @@ impl Lanes {
     }
 
     fn runner(&self) -> ItemRunner {
-        let (action, tries) = (Arc::clone(&self.action), self.tries.clone());
-        ItemRunner { action, tries, lanes: Arc::clone(&self.worker.lanes), orders: self.held.orders() }
+        let reporter = Arc::clone(&self.reporter);
+        ItemRunner {
+            action: Arc::clone(&self.action),
+            tries: self.tries.clone(),
+            lanes: Arc::clone(&self.worker.lanes),
+            orders: self.held.orders(),
+            stopping: self.held.stopping(),
+            steps: Arc::new(move |index, step| reporter.step(index, step)),
+        }
     }
 
     async fn lane(self: Arc<Self>) {

@@ -46,6 +46,8 @@ pub(super) struct Held {
     pub(super) fence: Fence,
     order: watch::Sender<Order>,
     concurrency: watch::Sender<Option<u16>>,
+    /// Cancelled once items in flight are to stop where they can be left.
+    stopping: CancellationToken,
     until: Mutex<Instant>,
     leaving: AtomicBool,
 }
@@ -55,7 +57,8 @@ impl Held {
         let (order, _) = watch::channel(Order::Run);
         let (concurrency, _) = watch::channel(None);
         let (until, leaving) = (Mutex::new(until), AtomicBool::new(false));
-        let held = Self { fence, order, concurrency, until, leaving };
+        let stopping = CancellationToken::new();
+        let held = Self { fence, order, concurrency, stopping, until, leaving };
         held.obey(status);
         held
     }
@@ -87,6 +90,15 @@ impl Held {
             *now = order.max(*now);
             grows
         });
+        // A task that is only halted finishes what is in flight while the record decides.
+        if order > Order::Halt {
+            self.stopping.cancel();
+        }
+    }
+
+    /// What tells items in flight to stop where they can be left.
+    pub(super) fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
     }
 
     /// Waits until the task is not ours any more.

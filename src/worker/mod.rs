@@ -24,6 +24,7 @@ mod recorder;
 mod reporter;
 mod runner;
 mod stall;
+mod steps;
 mod takeover;
 mod tokens;
 

@@ -14,11 +14,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::stall::sentence;
+use super::steps::Steps;
 use crate::store::Task;
-use crate::task::{Counts, Event, EventKind, ItemChange, ItemName, ItemResult, ItemState, Seq, Status};
+use crate::task::{Counts, Event, EventKind, ItemChange, ItemName, ItemResult, ItemState, Seq, Status, Step};
 
 /// Most item changes in one event, so that frames stay small.
 pub(super) const ITEMS_PER_EVENT: usize = 500;
+/// Most items in work among them, since what they are at may be long.
+const RUNNING_PER_EVENT: usize = 25;
 /// Most item changes that wait for an event.
 pub(super) const WAITING_MAX: usize = 10_000;
 
@@ -51,6 +54,8 @@ pub(super) struct Progress {
     overdue: BTreeMap<u32, ItemName>,
     /// Items in work that an event told of.
     running: BTreeMap<u32, ItemName>,
+    /// What items in work say they are at.
+    steps: Steps,
     /// Since when no item finished, once the watchers are to know.
     stalled_since: Option<Timestamp>,
     current: Option<ItemName>,
@@ -76,6 +81,7 @@ impl Progress {
             old: BTreeMap::new(),
             overdue: BTreeMap::new(),
             running: BTreeMap::new(),
+            steps: Steps::default(),
             stalled_since: None,
             current: None,
         }
@@ -106,14 +112,28 @@ impl Progress {
         self.young.insert(index, name);
     }
 
+    /// An item in work says what it is at. Whether it got on since it said so last.
+    pub(super) fn step(&mut self, index: u32, step: Step) -> bool {
+        let got_on = self.steps.take(index, step);
+        if got_on {
+            self.stall_is_over();
+        }
+        got_on
+    }
+
+    fn stall_is_over(&mut self) {
+        if self.stalled_since.take().is_some() {
+            self.said.retain(|(kind, ..)| *kind != EventKind::Stalled);
+        }
+    }
+
     /// An item finished. Called once per item. Returns the number of the result.
     pub(super) fn finished(&mut self, result: &ItemResult) -> u64 {
         for items in [&mut self.young, &mut self.old, &mut self.overdue, &mut self.running] {
             items.remove(&result.index);
         }
-        if self.stalled_since.take().is_some() {
-            self.said.retain(|(kind, ..)| *kind != EventKind::Stalled);
-        }
+        self.steps.forget(result.index);
+        self.stall_is_over();
         self.task.counts.add(&result.outcome);
         if self.waiting.len() == WAITING_MAX {
             self.waiting.pop_front();
@@ -160,10 +180,14 @@ impl Progress {
         self.say(EventKind::Stalled, self.status(), Some(message));
     }
 
-    /// A tick passed: items in work since before the last one will be told of as running. Whether there are any.
+    /// A tick passed: items in work since before the last one will be told of as running, and those that are at another
+    /// step. Whether there are any.
     pub(super) fn tick(&mut self) -> bool {
         self.overdue.append(&mut self.old);
         self.old = std::mem::take(&mut self.young);
+        for index in self.steps.tick() {
+            self.overdue.extend(self.running.remove_entry(&index));
+        }
         !self.overdue.is_empty()
     }
 
@@ -248,17 +272,18 @@ impl Progress {
         let finished = self.waiting.len().min(ITEMS_PER_EVENT);
         self.taken += finished as u64;
         let mut items: Vec<_> = self.waiting.drain(..finished).collect();
-        while items.len() < ITEMS_PER_EVENT
+        let full = items.len().saturating_add(RUNNING_PER_EVENT).min(ITEMS_PER_EVENT);
+        while items.len() < full
             && let Some((index, name)) = self.overdue.pop_first()
         {
             self.running.insert(index, name.clone());
-            items.push(running(index, name));
+            items.push(running(index, name, self.steps.told(index)));
         }
         items
     }
 }
 
-fn running(index: u32, name: ItemName) -> ItemChange {
+fn running(index: u32, name: ItemName, step: Option<Step>) -> ItemChange {
     ItemChange {
         index,
         name,
@@ -267,281 +292,9 @@ fn running(index: u32, name: ItemName) -> ItemChange {
         error: None,
         done_us: None,
         tries: None,
+        step,
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::task::{
-        ActionSpec, Attempt, ClusterName, Effect, ItemOutcome, Priority, TaskId, TaskState, UserId,
-    };
-
-    pub(in super::super) fn task(total: u32) -> Task {
-        Task {
-            id: TaskId::from_uuid(uuid::Uuid::from_u128(1)),
-            owner: UserId::new("ada").unwrap(),
-            action: ActionSpec::Cordon,
-            cluster: ClusterName::new("prod").unwrap(),
-            reason: None,
-            priority: Priority(0),
-            concurrency: None,
-            item_timeout: None,
-            max_attempts: 3,
-            budget: None,
-            failed_before: Some(0),
-            parent: None,
-            message: None,
-            state: TaskState { status: Status::Running, attempt: Attempt(1), tries: 1, aborted: false },
-            counts: Counts::new(total),
-            worker: None,
-            error: None,
-            created_at: Timestamp::UNIX_EPOCH,
-            started_at: None,
-            finished_at: None,
-            updated_at: Timestamp::UNIX_EPOCH,
-        }
-    }
-
-    fn name(index: u32) -> ItemName {
-        ItemName::new(format!("node-{index}")).unwrap()
-    }
-
-    pub(in super::super) fn result(index: u32) -> ItemResult {
-        let outcome = match index % 3 {
-            0 => ItemOutcome::failed("no"),
-            _ => ItemOutcome::Succeeded { effect: Effect::Changed },
-        };
-        ItemResult { index, name: name(index), outcome, tries: 1, finished_at: Timestamp::UNIX_EPOCH }
-    }
-
-    /// A bus that keeps what a real one keeps: an event whose number is not newer adds nothing.
-    #[derive(Default)]
-    struct Stream {
-        events: Vec<Event>,
-    }
-
-    impl Stream {
-        fn append(&mut self, event: &Event) {
-            match self.events.iter().find(|known| known.seq == event.seq) {
-                Some(known) => assert_eq!(known, event, "a number was used for two events"),
-                None => self.events.push(event.clone()),
-            }
-        }
-    }
-
-    #[derive(Debug, Clone, Copy)]
-    enum Step {
-        Start,
-        Finish,
-        Tick,
-        Stall,
-        Say,
-        Publish,
-        FailBefore,
-        FailAfter,
-    }
-
-    fn any_step() -> impl Strategy<Value = Step> {
-        use Step::{FailAfter, FailBefore, Finish, Publish, Say, Stall, Start, Tick};
-        proptest::sample::select(vec![
-            Start, Finish, Finish, Tick, Stall, Say, Publish, FailBefore, FailAfter,
-        ])
-    }
-
-    /// Runs the steps, then finishes what was started and publishes all there is.
-    fn run(steps: &[Step]) -> (Stream, u32) {
-        let total = u32::try_from(steps.len()).unwrap();
-        let (mut progress, mut stream) = (Progress::new(task(total)), Stream::default());
-        let (mut started, mut finished) = (0, 0);
-        for step in steps {
-            match step {
-                Step::Start => {
-                    progress.started(started, name(started));
-                    started += 1;
-                }
-                Step::Finish if finished < started => {
-                    progress.finished(&result(finished));
-                    finished += 1;
-                }
-                Step::Finish => {}
-                Step::Tick => {
-                    let _ = progress.tick();
-                }
-                Step::Stall => progress.stalled(Timestamp::UNIX_EPOCH, Duration::from_secs(30)),
-                Step::Say => progress.say(EventKind::Cancelling, Status::Cancelling, None),
-                Step::Publish => publish(&mut progress, &mut stream, true),
-                Step::FailBefore => drop(progress.next(Timestamp::UNIX_EPOCH)),
-                Step::FailAfter => publish(&mut progress, &mut stream, false),
-            }
-        }
-        (finished..started).for_each(|index| {
-            progress.finished(&result(index));
-        });
-        while progress.next(Timestamp::UNIX_EPOCH).is_some() {
-            publish(&mut progress, &mut stream, true);
-        }
-        (stream, started)
-    }
-
-    fn publish(progress: &mut Progress, stream: &mut Stream, known: bool) {
-        if let Some(event) = progress.next(Timestamp::UNIX_EPOCH) {
-            stream.append(&event);
-            if known {
-                progress.published(event.seq);
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_fails_numbers_are_dense_and_each_change_is_told_once(
-            steps in prop::collection::vec(any_step(), 0..300),
-        ) {
-            let (stream, items) = run(&steps);
-            let seqs: Vec<u64> = stream.events.iter().map(|event| event.seq.0).collect();
-            prop_assert_eq!(seqs, (1..=stream.events.len() as u64).collect::<Vec<_>>());
-            let changes: Vec<_> = stream.events.iter().flat_map(|event| &event.items).collect();
-            let mut done: Vec<u32> =
-                changes.iter().filter(|c| c.state != ItemState::Running).map(|c| c.index).collect();
-            done.sort_unstable();
-            prop_assert_eq!(done, (0..items).collect::<Vec<_>>());
-            let mut over = BTreeSet::new();
-            for change in changes {
-                prop_assert!(!over.contains(&change.index), "{} ran after its end", change.name);
-                if change.state != ItemState::Running {
-                    over.insert(change.index);
-                }
-            }
-        }
-
-        #[test]
-        fn counts_never_fall_and_end_at_the_truth(steps in prop::collection::vec(any_step(), 0..300)) {
-            let (stream, items) = run(&steps);
-            let mut before = 0;
-            for event in &stream.events {
-                prop_assert!(event.current >= before);
-                prop_assert_eq!(event.current, event.counts.current());
-                before = event.current;
-            }
-            prop_assert_eq!(before, items);
-        }
-    }
-
-    #[test]
-    fn the_first_event_says_started() {
-        let mut progress = Progress::new(task(1));
-        let event = progress.next(Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!((event.kind, event.seq, event.status), (EventKind::Started, Seq::FIRST, Status::Running));
-        progress.published(event.seq);
-        assert_eq!(progress.next(Timestamp::UNIX_EPOCH), None);
-    }
-
-    #[test]
-    fn an_event_of_unknown_outcome_is_offered_again_as_it_was() {
-        let mut progress = Progress::new(task(2));
-        let first = progress.next(Timestamp::UNIX_EPOCH).unwrap();
-        progress.finished(&result(1));
-        assert_eq!(progress.next(Timestamp::MAX).unwrap(), first);
-        progress.published(first.seq);
-        let second = progress.next(Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!((second.seq, second.items.len(), second.current), (Seq(2), 1, 1));
-        assert_eq!(second.current_node, Some(name(1)));
-    }
-
-    #[test]
-    fn an_event_holds_a_bounded_number_of_items() {
-        let total = u32::try_from(ITEMS_PER_EVENT * 2 + 1).unwrap();
-        let mut progress = Progress::new(task(total));
-        (0..total).for_each(|index| {
-            progress.finished(&result(index));
-        });
-        let mut sizes = Vec::new();
-        while let Some(event) = progress.next(Timestamp::UNIX_EPOCH) {
-            sizes.push(event.items.len());
-            progress.published(event.seq);
-        }
-        assert_eq!(sizes, [ITEMS_PER_EVENT, ITEMS_PER_EVENT, 1]);
-    }
-
-    #[test]
-    fn changes_that_wait_are_bounded_and_still_counted() {
-        let total = u32::try_from(WAITING_MAX + 10).unwrap();
-        let mut progress = Progress::new(task(total));
-        (0..total).for_each(|index| {
-            progress.finished(&result(index));
-        });
-        assert_eq!(progress.waiting.len(), WAITING_MAX);
-        let event = progress.next(Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!((event.current, event.items[0].index), (total, 10));
-        assert!(event.message.as_ref().is_some_and(|said| said.starts_with("10 results")), "{event:?}");
-        progress.published(event.seq);
-        assert_eq!(progress.next(Timestamp::UNIX_EPOCH).unwrap().message, None);
-    }
-
-    #[test]
-    fn only_an_item_that_takes_long_is_told_of_as_running() {
-        let mut progress = Progress::new(task(2));
-        progress.started(0, name(0));
-        progress.started(1, name(1));
-        assert!(!progress.tick());
-        progress.finished(&result(1));
-        assert!(progress.tick());
-        let event = progress.next(Timestamp::UNIX_EPOCH).unwrap();
-        let told: Vec<_> = event.items.iter().map(|item| (item.index, item.state)).collect();
-        assert_eq!(told, [(1, ItemState::Succeeded), (0, ItemState::Running)]);
-        assert!(!progress.tick());
-    }
-
-    fn publish_next(progress: &mut Progress) -> Arc<Event> {
-        let event = progress.next(Timestamp::UNIX_EPOCH).expect("there is news");
-        progress.published(event.seq);
-        event
-    }
-
-    #[test]
-    fn a_stall_is_told_with_what_is_in_work_and_ends_with_the_next_result() {
-        let (mut progress, since) = (Progress::new(task(6)), Timestamp::from_second(50).unwrap());
-        publish_next(&mut progress);
-        (0..5).for_each(|index| progress.started(index, name(index)));
-        let _ = (progress.tick(), progress.tick());
-        assert_eq!(publish_next(&mut progress).items.len(), 5);
-        progress.stalled(since, Duration::from_secs(31));
-        let event = publish_next(&mut progress);
-        assert_eq!((event.kind, event.status, event.seq), (EventKind::Stalled, Status::Running, Seq(3)));
-        assert_eq!((event.stalled_since, event.items.len()), (Some(since), 5));
-        let said = "no item finished for 31 s; in work: node-0, node-1, node-2 and 2 more";
-        assert_eq!(event.message.as_deref(), Some(said));
-        progress.started(5, name(5));
-        let _ = (progress.tick(), progress.tick());
-        assert_eq!(publish_next(&mut progress).stalled_since, Some(since), "another start ends no stall");
-        progress.finished(&result(0));
-        let event = publish_next(&mut progress);
-        assert_eq!((event.kind, event.stalled_since, event.items.len()), (EventKind::Progress, None, 1));
-    }
-
-    #[test]
-    fn a_stall_that_is_over_before_it_was_told_is_not_told() {
-        let mut progress = Progress::new(task(2));
-        publish_next(&mut progress);
-        progress.stalled(Timestamp::UNIX_EPOCH, Duration::from_secs(30));
-        progress.finished(&result(1));
-        assert_eq!(publish_next(&mut progress).kind, EventKind::Progress);
-        assert_eq!(progress.next(Timestamp::UNIX_EPOCH), None);
-    }
-
-    #[test]
-    fn the_terminal_event_follows_the_last_number_even_of_unknown_outcome() {
-        let mut progress = Progress::new(task(1));
-        let started = progress.next(Timestamp::UNIX_EPOCH).unwrap();
-        progress.finished(&result(1));
-        let counts = Counts { succeeded: 1, ..Counts::new(1) };
-        let event = progress.terminal(counts, Status::Completed, Timestamp::UNIX_EPOCH);
-        assert_eq!((event.seq, event.kind, event.items.len()), (started.seq.next(), EventKind::Complete, 1));
-        assert_eq!((event.progress, event.is_terminal()), (100, true));
-    }
-}
+pub(super) mod tests;

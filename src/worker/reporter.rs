@@ -18,7 +18,7 @@ use super::progress::Progress;
 use super::stall::Stall;
 use crate::config::WorkerConfig;
 use crate::store::{RECORD_MAX, Task};
-use crate::task::{Counts, Event, EventKind, ItemName, ItemResult, Seq, Status};
+use crate::task::{Counts, Event, EventKind, ItemName, ItemResult, Seq, Status, Step};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Outcome;
 
@@ -82,6 +82,13 @@ impl Reporter {
     /// A lane took an item.
     pub(super) fn started(&self, index: u32, name: &ItemName) {
         lock(&self.progress).started(index, name.clone());
+    }
+
+    /// An item in work says what it is at. Never waits; told with the next look at long items.
+    pub(super) fn step(&self, index: u32, step: Step) {
+        if lock(&self.progress).step(index, step) {
+            lock(&self.stall).finished(Instant::now());
+        }
     }
 
     /// An item finished. Never waits. Returns the number of the result.

@@ -184,7 +184,9 @@ impl Runner {
             failures += 1;
             let (message, retry_after) = match self.prepare_once().await {
                 Ok(action) => return Ok(action),
-                Err(ActionError::Permanent { message }) => return Err(message),
+                Err(ActionError::Permanent { message } | ActionError::Stopped { message }) => {
+                    return Err(message);
+                }
                 Err(ActionError::Transient { message, retry_after }) => (message, retry_after),
             };
             let jitter = full_jitter(config.retry_base, config.retry_max, failures, rand::random());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use milepost::action::{Action, ActionError, Actions, Done, Target};
+use milepost::action::{Action, ActionError, Actions, Context, Done, Target};
 use milepost::bus::MemoryBus;
 use milepost::clock::{Clock, ManualClock};
 use milepost::config::{BusConfig, MaintenanceConfig, WorkerConfig};
@@ -40,7 +40,7 @@ impl Actions for Slowly {
 
 #[async_trait]
 impl Action for Slowly {
-    async fn run(&self, _: Target<'_>) -> Result<Done, ActionError> {
+    async fn run(&self, _: Target<'_>, _: &Context) -> Result<Done, ActionError> {
         tokio::time::sleep(self.0).await;
         Ok(Done::Succeeded(Effect::Changed))
     }

@@ -11,7 +11,7 @@ mod oracle;
 use std::sync::Arc;
 use std::time::Duration;
 
-use milepost::action::{Action, ActionError, Actions, Done, KubeClusters, Registry, Target};
+use milepost::action::{Action, ActionError, Actions, Context, Done, KubeClusters, Registry, Target};
 use milepost::clock::{Clock, SystemClock};
 use milepost::config::{ActionsConfig, ClusterConfig};
 use milepost::simulator::{Simulator, SimulatorConfig};
@@ -65,7 +65,7 @@ impl Hub {
     /// Does an action to one node.
     async fn run(&self, action: &str, parameters: Value, node: &str) -> Result<Done, ActionError> {
         let name = ItemName::new(node).unwrap();
-        self.prepare(action, parameters).await?.run(Target { index: 0, name: &name }).await
+        self.prepare(action, parameters).await?.run(Target { index: 0, name: &name }, &Context::alone()).await
     }
 }
 

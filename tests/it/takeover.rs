@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use milepost::action::{Action, ActionError, Actions, Done, Target};
+use milepost::action::{Action, ActionError, Actions, Context, Done, Target};
 use milepost::bus::{PostgresPublisher, Publisher};
 use milepost::clock::SystemClock;
 use milepost::config::{BusConfig, MaintenanceConfig, WorkerConfig};
@@ -39,7 +39,7 @@ impl Actions for Counting {
 
 #[async_trait]
 impl Action for Counting {
-    async fn run(&self, target: Target<'_>) -> Result<Done, ActionError> {
+    async fn run(&self, target: Target<'_>, _: &Context) -> Result<Done, ActionError> {
         *self.runs.lock().unwrap().entry(target.index).or_default() += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
         Ok(Done::Succeeded(Effect::Changed))

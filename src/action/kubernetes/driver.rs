@@ -16,7 +16,7 @@ use super::cluster::Cluster;
 use super::errors::{Call, CallError};
 use super::node::Observed;
 use super::{Decision, cordon, label, taint};
-use crate::action::{Action, ActionError, Done, Target};
+use crate::action::{Action, ActionError, Context, Done, Target};
 use crate::clock::Clock;
 use crate::store::Task;
 use crate::task::spec::{LabelParameters, TaintParameters, UnlabelParameters, UntaintParameters};
@@ -120,7 +120,7 @@ impl NodeAction {
 
 #[async_trait]
 impl Action for NodeAction {
-    async fn run(&self, target: Target<'_>) -> Result<Done, ActionError> {
+    async fn run(&self, target: Target<'_>, _: &Context) -> Result<Done, ActionError> {
         let name = target.name.as_str();
         let pauses = ExponentialBuilder::new().with_min_delay(PAUSE).with_max_times(TRIES - 1).with_jitter();
         let rounds = (|| self.round(name)).retry(pauses).when(Stop::is_conflict);

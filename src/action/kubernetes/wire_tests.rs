@@ -12,7 +12,7 @@ use super::annotations::{Annotations, note};
 use super::busy;
 use super::cluster::Cluster;
 use super::driver::{Change, NodeAction};
-use crate::action::{Action, ActionError, Done, Target};
+use crate::action::{Action, ActionError, Context, Done, Target};
 use crate::clock::ManualClock;
 use crate::task::spec::{LabelParameters, Taint, TaintEffect, TaintParameters};
 use crate::task::{Effect, ItemName};
@@ -33,7 +33,7 @@ async fn run(change: Change, script: impl AsyncFnOnce(&mut Server)) -> Result<Do
     };
     let name = ItemName::new("n1").unwrap();
     let acting = async {
-        let result = action.run(Target { index: 0, name: &name }).await;
+        let result = action.run(Target { index: 0, name: &name }, &Context::alone()).await;
         drop(action);
         result
     };

@@ -30,6 +30,7 @@ fn telling(task: TaskId, attempt: u32, seq: u64, indexes: impl IntoIterator<Item
         error: None,
         done_us: None,
         tries: None,
+        step: None,
     });
     Event { items, ..progress(task, attempt, seq) }
 }

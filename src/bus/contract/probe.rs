@@ -60,7 +60,7 @@ pub fn terminal(task: TaskId, attempt: u32, seq: u64) -> Event {
 fn item(seq: u64) -> ItemChange {
     let name = ItemName::new(format!("node-{seq}")).expect("a valid name");
     let (index, state) = (u32::try_from(seq).unwrap_or(0), ItemState::Succeeded);
-    ItemChange { index, name, state, effect: None, error: None, done_us: Some(1), tries: None }
+    ItemChange { index, name, state, effect: None, error: None, done_us: Some(1), tries: None, step: None }
 }
 
 /// An inbox that remembers everything, in order, and wakes who waits for it.

@@ -160,6 +160,7 @@ mod tests {
             error: failed.then(|| "no".to_owned()),
             done_us: None,
             tries: None,
+            step: None,
         }
     }
 

@@ -259,6 +259,7 @@ mod tests {
             error: Some(error.to_owned()),
             done_us: Some(i64::from(index)),
             tries: Some(1),
+            step: None,
         };
         Event { items: (0..n).map(item).collect(), ..event(1, 2, Status::Running, Counts::new(n)) }
     }

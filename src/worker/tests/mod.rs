@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::lease::lock;
 use super::{Parts, run};
-use crate::action::{Action, ActionError, Actions, Done, Target};
+use crate::action::{Action, ActionError, Actions, Context, Done, Target};
 use crate::bus::{BusError, MemoryBus, Published, Publisher};
 use crate::clock::Clock;
 use crate::config::{BusConfig, WorkerConfig};
@@ -199,7 +199,7 @@ impl ClaimStore for TestStore {
 }
 
 type Running = Pin<Box<dyn Future<Output = Result<Done, ActionError>> + Send>>;
-type Act = dyn Fn(u32) -> Running + Send + Sync;
+type Act = dyn Fn(u32, Context) -> Running + Send + Sync;
 
 /// An action made of a closure over the index of the item; counts the runs.
 #[derive(Clone)]
@@ -235,17 +235,22 @@ impl Drop for InWork {
 
 #[async_trait]
 impl Action for TestAction {
-    async fn run(&self, target: Target<'_>) -> Result<Done, ActionError> {
+    async fn run(&self, target: Target<'_>, context: &Context) -> Result<Done, ActionError> {
         *lock(&self.actions.runs).entry((self.task, target.index)).or_default() += 1;
         let now = self.actions.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.actions.most.fetch_max(now, Ordering::SeqCst);
         let _in_work = InWork(Arc::clone(&self.actions.now));
-        (self.actions.act)(target.index).await
+        (self.actions.act)(target.index, context.clone()).await
     }
 }
 
 impl TestActions {
     pub(super) fn new(act: impl Fn(u32) -> Running + Send + Sync + 'static) -> Self {
+        Self::heeding(move |index, _| act(index))
+    }
+
+    /// As [`Self::new`], for items that heed and report.
+    pub(super) fn heeding(act: impl Fn(u32, Context) -> Running + Send + Sync + 'static) -> Self {
         Self {
             act: Arc::new(act),
             prepare: Arc::new(|| Ok(())),

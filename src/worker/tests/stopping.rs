@@ -1,7 +1,7 @@
 //! A worker is told to stop, softly or hard.
 
 use super::*;
-use crate::task::EventKind;
+use crate::task::{EventKind, Step};
 
 #[tokio::test(start_paused = true)]
 async fn a_stopped_worker_finishes_what_is_in_flight_and_another_runs_only_the_rest() {
@@ -169,4 +169,65 @@ async fn a_cancelled_task_ends_with_the_grace_time_whatever_hangs() {
         let first = rig.items(id).await.swap_remove(0).result.unwrap();
         assert_eq!(first.outcome.message(), Some("its worker stopped before it was done"));
     }
+}
+
+/// Items that heed: they report, and stop half way when told to; the second run of each succeeds.
+fn heeding() -> TestActions {
+    let again = Arc::new(Mutex::new(std::collections::BTreeSet::new()));
+    TestActions::heeding(move |index, context| {
+        let second = !lock(&again).insert(index);
+        Box::pin(async move {
+            context.report(Step::doing("half way"));
+            if second {
+                return CHANGED;
+            }
+            context.stopping().await;
+            Err(ActionError::Stopped { message: "1 of 2 done".into() })
+        })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_items_that_heed_are_left_at_once_and_gone_on_with_elsewhere() {
+    let rig = Rig::new();
+    let actions = heeding();
+    let first = rig.worker("w1", &actions, WorkerConfig::default());
+    let id = rig.submit(5).await;
+    until("their steps are told", || async {
+        let events = rig.events(id);
+        let steps = events.iter().flat_map(|event| &event.items).filter_map(|item| item.step.as_ref());
+        steps.filter(|step| step.doing == "half way").count() >= 5
+    })
+    .await;
+    let _second = rig.worker("w2", &actions, WorkerConfig::default());
+    let began = Instant::now();
+    first.stop();
+    let task = rig.over(id).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!((task.state.status, task.counts.succeeded, task.state.tries), (Status::Completed, 5, 1));
+    assert_eq!(actions.runs(id), [2; 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_items_that_heed_end_with_a_cancel_and_rest_with_a_pause() {
+    let rig = Rig::new();
+    let actions = heeding();
+    let _life = rig.worker("w1", &actions, WorkerConfig::default());
+    let id = rig.submit(2).await;
+    until("items are in flight", || async { actions.in_work() == 2 }).await;
+    rig.control(id, Control::Pause).await;
+    until("the task is let go", || async { rig.task(id).await.worker.is_none() }).await;
+    assert_eq!(rig.task(id).await.counts, Counts::new(2), "a pause ends no item");
+    rig.control(id, Control::Resume).await;
+    rig.dispatch.notify(id).await.unwrap();
+    assert_eq!(rig.over(id).await.counts.succeeded, 2);
+
+    let id = rig.submit(30).await;
+    until("items are in flight", || async { actions.in_work() == 20 }).await;
+    rig.control(id, Control::Cancel).await;
+    let task = rig.over(id).await;
+    let counts = (task.counts.succeeded, task.counts.failed, task.counts.cancelled);
+    assert_eq!((task.state.status, counts), (Status::Cancelled, (2, 20, 8)), "two had their second run");
+    let failed = rig.events(id).into_iter().flat_map(|event| event.items).filter_map(|item| item.error);
+    assert!(failed.into_iter().all(|error| error == "1 of 2 done"));
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use milepost::action::kubernetes::agent::Sender;
 use milepost::action::{
-    Action, ActionError, Actions, ClusterError, Clusters, KubeClusters, Registry, Target,
+    Action, ActionError, Actions, ClusterError, Clusters, Context, KubeClusters, Registry, Target,
 };
 use milepost::clock::SystemClock;
 use milepost::config::{ActionsConfig, ClusterConfig};
@@ -104,7 +104,7 @@ async fn wait_needs_no_cluster_and_must_be_allowed() {
     let name = ItemName::new("anything").unwrap();
     for cluster in ["local", "sim"] {
         let action = on.registry.prepare(&wait(cluster)).await.ok().unwrap();
-        assert_eq!(action.run(Target { index: 0, name: &name }).await, CHANGED);
+        assert_eq!(action.run(Target { index: 0, name: &name }, &Context::alone()).await, CHANGED);
         assert!(matches!(off.registry.prepare(&wait(cluster)).await, Err(ActionError::Permanent { .. })));
     }
     assert!(on.registry.prepare(&wait("other")).await.is_err());
@@ -134,7 +134,7 @@ async fn a_context_chooses_the_cluster_and_a_wrong_way_is_a_sentence() {
     let name = ItemName::new("node-001").unwrap();
     for (cluster, asked) in [("other", [0, 2]), ("current", [2, 2])] {
         let action = registry.prepare(&task(cluster, "cordon", Value::Null)).await.ok().unwrap();
-        assert_eq!(action.run(Target { index: 0, name: &name }).await, CHANGED);
+        assert_eq!(action.run(Target { index: 0, name: &name }, &Context::alone()).await, CHANGED);
         assert_eq!(simulators.each_ref().map(|simulator| simulator.requests().len()), asked);
     }
     for cluster in ["missing", "inside"] {
@@ -181,7 +181,7 @@ async fn other_writer(simulator: &Simulator, stop: &AtomicBool) -> u32 {
 
 /// Tries until the action says it is done: the worker's part.
 async fn insist(action: &dyn Action, name: &ItemName) {
-    while let Err(error) = action.run(Target { index: 0, name }).await {
+    while let Err(error) = action.run(Target { index: 0, name }, &Context::alone()).await {
         assert!(matches!(error, ActionError::Transient { .. }), "{error}");
     }
 }

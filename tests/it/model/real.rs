@@ -163,6 +163,7 @@ fn event(told: &Told) -> Event {
         error: None,
         done_us: None,
         tries: None,
+        step: None,
     };
     let progress = progress(task_id(told.task), told.attempt, told.seq);
     let items = told.items.iter().map(change).collect();
