@@ -104,9 +104,18 @@ pub struct NodeView {
     pub unschedulable: bool,
     /// Roles from its `node-role.kubernetes.io/` labels.
     pub roles: Vec<String>,
-    /// The reason annotation of a cordon made by Milepost.
+    /// Why it is cordoned, as whoever did it wrote it down; other tools where `actions.foreign_reasons` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cordon_reason: Option<String>,
+    /// Who cordoned it: the user behind a task, otherwise the program, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordoned_by: Option<String>,
+    /// Since when, as they wrote it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordoned_at: Option<String>,
+    /// The task that cordoned it; only of cordons made by Milepost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordon_task: Option<String>,
     /// Labels.
     pub labels: std::collections::BTreeMap<String, String>,
     /// Taints as `key=value:effect`.

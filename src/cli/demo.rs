@@ -176,7 +176,7 @@ fn conclude(as_ordered: bool, names: &[String], out: Output) {
         out.line(format_args!("  {node} {meaning}"));
     }
     if names.iter().any(|name| name == CORDONED) {
-        out.line(format_args!("  {CORDONED} had been cordoned before: it was left as it is"));
+        out.line(format_args!("  {CORDONED} had been cordoned before by somebody else: it was skipped"));
     }
 }
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::budget::BudgetArgs;
 use super::exit::UsageError;
 use crate::config::duration;
-use crate::task::Draft;
 use crate::task::spec::TaskSpec;
+use crate::task::{Draft, TaskId};
 
 /// Flags that describe a task.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -48,6 +48,14 @@ pub struct DraftArgs {
     /// For label and taint: change what is there with another value.
     #[arg(long)]
     pub overwrite: bool,
+
+    /// For uncordon: undo cordons too that Milepost did not make.
+    #[arg(long)]
+    pub foreign: bool,
+
+    /// For uncordon: undo only what this task cordoned; without names, on all of its nodes.
+    #[arg(long, value_name = "TASK")]
+    pub of_task: Option<TaskId>,
 
     /// For wait: how long each item takes.
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
@@ -102,6 +110,12 @@ impl DraftArgs {
         }
     }
 
+    /// Whether names are given, on the command line or in a file.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        !self.names.is_empty() || self.file.is_some()
+    }
+
     /// Refuses a flag that the action would ignore.
     fn check_flags(&self) -> Result<(), UsageError> {
         let flags = [
@@ -109,6 +123,8 @@ impl DraftArgs {
             ("--key", !self.keys.is_empty(), &["unlabel"]),
             ("--taint", !self.taints.is_empty(), &["taint", "untaint"]),
             ("--overwrite", self.overwrite, &["label", "taint"]),
+            ("--foreign", self.foreign, &["uncordon"]),
+            ("--of-task", self.of_task.is_some(), &["uncordon"]),
             ("--duration", self.duration.is_some(), &["wait"]),
             ("--fail-every", self.fail_every.is_some(), &["wait"]),
         ];
@@ -135,6 +151,12 @@ impl DraftArgs {
             "untaint" => {
                 let taints: Vec<Value> = self.taints.iter().map(|text| taint_ref(text)).collect();
                 json!({ "taints": taints })
+            }
+            "uncordon" => {
+                let mut parameters = serde_json::Map::new();
+                parameters.extend(self.foreign.then(|| ("foreign".to_owned(), true.into())));
+                parameters.extend(self.of_task.map(|id| ("of_task".to_owned(), id.to_string().into())));
+                Value::Object(parameters)
             }
             "wait" => {
                 let duration_ms = self.duration.map_or(0, duration::millis);
@@ -199,6 +221,10 @@ mod tests {
         let wait = DraftArgs { duration: Some(Duration::from_millis(5)), ..args("wait") };
         assert_eq!(draft(&wait).unwrap().parameters, json!({"duration_ms": 5, "fail_every": 0}));
         assert_eq!(draft(&args("cordon")).unwrap().parameters, Value::Null);
+        assert_eq!(draft(&args("uncordon")).unwrap().parameters, json!({}));
+        let id = TaskId::generate();
+        let rollback = DraftArgs { of_task: Some(id), ..args("uncordon") };
+        assert_eq!(draft(&rollback).unwrap().parameters, json!({"of_task": id}));
     }
 
     #[test]
@@ -212,6 +238,11 @@ mod tests {
             (DraftArgs { labels: vec!["a".into()], ..args("label") }, "is not key=value"),
             (DraftArgs { taints: vec!["a=b".into()], ..args("taint") }, "has no effect"),
             (DraftArgs { taints: vec!["a=b:Sometimes".into()], ..args("taint") }, "NoSchedule"),
+            (DraftArgs { foreign: true, ..args("cordon") }, "--foreign is for uncordon, not for cordon"),
+            (
+                DraftArgs { foreign: true, of_task: Some(TaskId::generate()), ..args("uncordon") },
+                "parameters.foreign must be left out",
+            ),
             (args("label"), "parameters.labels must hold 1 to"),
             (args("dance"), "must be one of cordon"),
             (DraftArgs { priority: Some(1_000), cluster: "a b".into(), ..args("cordon") }, "; priority"),

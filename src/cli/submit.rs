@@ -11,6 +11,9 @@ use super::exit::{Exit, UsageError};
 use super::names;
 use super::output::Output;
 use super::watch::{self, Wanted};
+use crate::client::Api;
+use crate::task::TaskId;
+use crate::task::spec::ITEMS_MAX;
 
 /// The largest file of names that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -38,7 +41,10 @@ pub struct SubmitArgs {
 /// # Errors
 /// When the flags, the names or the request are wrong, or no server can be reached.
 pub async fn run(args: &SubmitArgs, out: Output) -> Result<Exit> {
-    let items = item_names(&args.draft)?;
+    let items = match args.draft.of_task {
+        Some(id) if !args.draft.has_names() => items_of(&args.server.api()?, id).await?,
+        _ => item_names(&args.draft)?,
+    };
     let draft = args.draft.draft(items)?;
     let api = args.server.api()?;
     let random = uuid::Uuid::new_v4().to_string();
@@ -59,6 +65,12 @@ pub async fn run(args: &SubmitArgs, out: Output) -> Result<Exit> {
         super::output::say(format_args!("follow it with: milepost watch {id}"));
     }
     Ok(Exit::Succeeded)
+}
+
+/// Every item of a task.
+async fn items_of(api: &Api, id: TaskId) -> Result<Vec<String>> {
+    let items = api.items(id, None, ITEMS_MAX).await.context("read the items of the task")?;
+    Ok(items.into_iter().map(|item| item.name).collect())
 }
 
 /// The names on the command line, then those in the file.

@@ -32,6 +32,9 @@ pub struct ActionsConfig {
     pub wait: bool,
     /// Prefix of the annotations written to nodes.
     pub annotation_prefix: String,
+    /// Annotations in which other tools write why they cordoned a node: keys such as `ops.example.com/cordon-reason`, or
+    /// prefixes such as `ops.example.com`, under which every key that ends with `reason` counts.
+    pub foreign_reasons: Vec<String>,
     /// How long one call to a Kubernetes API may take.
     #[serde(with = "duration")]
     pub call_timeout: Duration,
@@ -44,6 +47,7 @@ impl Default for ActionsConfig {
         Self {
             wait: false,
             annotation_prefix: "milepost.dev".into(),
+            foreign_reasons: Vec::new(),
             call_timeout: Duration::from_secs(10),
             calls_per_second: 200,
         }

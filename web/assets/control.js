@@ -93,3 +93,16 @@ export function stallWords(task, now) {
   const more = names.length > NAMED_MAX ? ` and ${number(names.length - NAMED_MAX)} more` : "";
   return `${quiet} In work: ${names.slice(0, NAMED_MAX).join(", ")}${more}.`;
 }
+
+/** Whether a task is over and left cordons that can be taken back. */
+export const mayRollBack = (task) =>
+  isTerminal(task.status) && ["cordon", "drain"].includes(task.action) && task.succeeded > 0;
+
+/** What the form is filled with to take back the cordons of a task, and nobody else's. */
+export const rollBackOf = (task) => ({
+  cluster: task.cluster,
+  action: "uncordon",
+  parameters: { of_task: task.task_id },
+  reason: `Roll back: ${task.reason ?? task.task_id}`.slice(0, 500),
+  concurrency: task.concurrency,
+});

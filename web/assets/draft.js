@@ -2,7 +2,12 @@
 
 export const ACTIONS = {
   cordon: { word: "Cordon", help: "Marks nodes unschedulable. Running pods stay.", parameters: null },
-  uncordon: { word: "Uncordon", help: "Makes nodes schedulable again.", parameters: null },
+  uncordon: {
+    word: "Uncordon",
+    help: "Makes nodes schedulable again that Milepost cordoned, and skips others.",
+    parameters: null,
+    foreign: true,
+  },
   label: { word: "Label", help: "Sets labels on nodes.", parameters: "labels", overwrite: true },
   unlabel: { word: "Remove labels", help: "Removes labels from nodes, by key.", parameters: "keys" },
   taint: {
@@ -23,11 +28,15 @@ export const actionWord = (action) =>
 
 const filled = (row) => Object.values(row).some((value) => value !== "");
 
-/** The parameters of an action from the form's rows `{key, value, effect}`. Rows left empty do not count. */
-export function parametersOf(action, rows, overwrite) {
+/**
+ * The parameters of an action from the form's rows `{key, value, effect}` and its switches. Rows left empty do not count.
+ */
+export function parametersOf(action, rows, { overwrite = false, foreign = false, ofTask = null } = {}) {
   const used = rows.filter((row) => filled({ key: row.key, value: row.value ?? "" }));
   const more = ACTIONS[action].overwrite ? { overwrite } : {};
   switch (action) {
+    case "uncordon":
+      return ofTask ? { of_task: ofTask } : foreign ? { foreign } : {};
     case "label":
       return { labels: Object.fromEntries(used.map((row) => [row.key, row.value])), ...more };
     case "unlabel":
@@ -61,7 +70,7 @@ function budgetOf({ failed, percent, consecutive, then }) {
 }
 
 /** The body of a submit. */
-export function bodyOf({ cluster, nodes, action, rows, overwrite, reason, priority, concurrency, budget }) {
+export function bodyOf({ cluster, nodes, action, rows, switches, reason, priority, concurrency, budget }) {
   return {
     cluster_name: cluster,
     node_names: nodes,
@@ -69,7 +78,7 @@ export function bodyOf({ cluster, nodes, action, rows, overwrite, reason, priori
     priority: whole(priority),
     concurrency: whole(concurrency),
     failure_budget: budgetOf(budget),
-    ...parametersOf(action, rows, overwrite),
+    ...parametersOf(action, rows, switches),
   };
 }
 
@@ -100,6 +109,8 @@ const FIELDS = [
   "keys",
   "taints",
   "overwrite",
+  "foreign",
+  "of_task",
 ];
 const OTHER_NAMES = { cluster: "cluster_name", items: "node_names" };
 

@@ -8,9 +8,17 @@ export const FILTERS = {
   schedulable: (node) => !node.unschedulable,
 };
 
+/** Whose cordon a cordoned node has, since when and why. */
+export function cordonWords({ cordoned_by: by, cordoned_at: at, cordon_task: task, cordon_reason: reason }) {
+  const whose = task ? ` (Milepost task ${task})` : ", not by Milepost";
+  const since = at ? ` since ${at}` : "";
+  return `Cordoned by ${by ?? "somebody else"}${whose}${since}${reason ? `: ${reason}` : ""}`;
+}
+
 function haystack(node) {
   const labels = Object.entries(node.labels ?? {}).map(([key, value]) => `${key}=${value}`);
-  return [node.name, ...(node.roles ?? []), ...labels, ...(node.taints ?? []), node.version ?? ""]
+  const cordon = [node.cordon_reason, node.cordoned_by, node.cordon_task].filter(Boolean);
+  return [node.name, ...(node.roles ?? []), ...labels, ...(node.taints ?? []), ...cordon, node.version ?? ""]
     .join(" ")
     .toLowerCase();
 }
@@ -18,7 +26,7 @@ function haystack(node) {
 /** Nodes with their search text made once. */
 export const indexed = (nodes) => nodes.map((node) => ({ ...node, haystack: haystack(node) }));
 
-/** The nodes that pass a filter and hold every word of the search (in a name, role, label, taint or version). */
+/** The nodes that pass a filter and hold every word of the search (in a name, role, label, taint, cordon or version). */
 export function search(nodes, filter, words, selected) {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   const passes = filter === "selected" ? (node) => selected.has(node.name) : FILTERS[filter];

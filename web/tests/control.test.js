@@ -1,7 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { budgetWords, failedNow, mayRetry, mergedWords, question, stallWords } from "../assets/control.js";
+import {
+  budgetWords,
+  failedNow,
+  mayRetry,
+  mayRollBack,
+  mergedWords,
+  question,
+  rollBackOf,
+  stallWords,
+} from "../assets/control.js";
 import { Store, isStalled, matches } from "../assets/store.js";
 
 const ID = "0190a000-0000-7000-8000-000000000001";
@@ -96,4 +105,15 @@ test("budgets and merged results are told in a line", () => {
   );
   const counts = { total: 12, succeeded: 9, failed: 2, skipped: 0, cancelled: 1 };
   assert.equal(mergedWords(counts), "9 of 12 nodes succeeded, 2 failed, 1 cancelled");
+});
+
+test("what a task cordoned can be rolled back once it is over, and nothing else", () => {
+  const over = { status: "cancelled", succeeded: 2, reason: "kernel" };
+  assert.ok(mayRollBack(task(over)) && mayRollBack(task({ ...over, action: "drain" })));
+  assert.ok(!mayRollBack(task({ ...over, status: "running" })));
+  assert.ok(!mayRollBack(task({ ...over, action: "label" })));
+  assert.ok(!mayRollBack(task({ ...over, succeeded: 0 })));
+  const form = rollBackOf(task(over));
+  assert.deepEqual([form.action, form.parameters, form.reason], ["uncordon", { of_task: ID }, "Roll back: kernel"]);
+  assert.equal(rollBackOf(task({ ...over, reason: "r".repeat(500) })).reason.length, 500);
 });

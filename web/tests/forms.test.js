@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { problemOf, query } from "../assets/api.js";
 import { bodyOf, faultsOf, fieldOf, parametersOf, rowsOf, wordsOf } from "../assets/draft.js";
-import { Selection, indexed, rowsInView, search } from "../assets/nodes.js";
+import { Selection, cordonWords, indexed, rowsInView, search } from "../assets/nodes.js";
 import { Session, payloadOf } from "../assets/session.js";
 
 const row = (key, value = "", effect = "") => ({ key, value, effect });
@@ -12,7 +12,7 @@ const values = (more) => ({
   nodes: ["a"],
   action: "cordon",
   rows: [],
-  overwrite: false,
+  switches: {},
   reason: " ",
   priority: "",
   concurrency: "",
@@ -21,28 +21,41 @@ const values = (more) => ({
 });
 
 test("each action sends its own parameters and no other", () => {
-  assert.deepEqual(parametersOf("cordon", [row("a", "b")], true), {});
-  assert.deepEqual(parametersOf("label", [row("a", "b"), row("")], true), {
+  assert.deepEqual(parametersOf("cordon", [row("a", "b")], { overwrite: true, foreign: true }), {});
+  assert.deepEqual(parametersOf("label", [row("a", "b"), row("")], { overwrite: true }), {
     labels: { a: "b" },
     overwrite: true,
   });
-  assert.deepEqual(parametersOf("unlabel", [row("a")], true), { keys: ["a"] });
-  assert.deepEqual(parametersOf("taint", [row("a", "", "NoExecute")], false), {
+  assert.deepEqual(parametersOf("unlabel", [row("a")], { overwrite: true }), { keys: ["a"] });
+  assert.deepEqual(parametersOf("taint", [row("a", "", "NoExecute")], {}), {
     taints: [{ key: "a", value: "", effect: "NoExecute" }],
     overwrite: false,
   });
-  assert.deepEqual(parametersOf("untaint", [row("a"), row("b", "", "NoSchedule")], false), {
+  assert.deepEqual(parametersOf("untaint", [row("a"), row("b", "", "NoSchedule")], {}), {
     taints: [{ key: "a" }, { key: "b", effect: "NoSchedule" }],
   });
 });
 
+test("an uncordon is of Milepost's cordons, of everybody's, or of one task's", () => {
+  assert.deepEqual(parametersOf("uncordon", []), {});
+  assert.deepEqual(parametersOf("uncordon", [], { foreign: true, overwrite: true }), { foreign: true });
+  assert.deepEqual(parametersOf("uncordon", [], { foreign: true, ofTask: "t" }), { of_task: "t" });
+});
+
+test("a cordon says whose it is, since when and why", () => {
+  const node = { cordoned_by: "ada", cordoned_at: "2026-01-02T03:04:05Z", cordon_task: "t", cordon_reason: "disk" };
+  assert.equal(cordonWords(node), "Cordoned by ada (Milepost task t) since 2026-01-02T03:04:05Z: disk");
+  assert.equal(cordonWords({ cordoned_by: "kubectl-cordon" }), "Cordoned by kubectl-cordon, not by Milepost");
+  assert.equal(cordonWords({ cordon_reason: "fan" }), "Cordoned by somebody else, not by Milepost: fan");
+});
+
 test("parameters come back as the rows they were made of", () => {
   const rows = [row("a", "1", ""), row("b", "", "")];
-  assert.deepEqual(rowsOf(parametersOf("label", rows, true)), rows);
+  assert.deepEqual(rowsOf(parametersOf("label", rows, { overwrite: true })), rows);
   const taints = [row("a", "x", "NoExecute"), row("b", "", "NoSchedule")];
-  assert.deepEqual(rowsOf(parametersOf("taint", taints, false)), taints);
-  assert.deepEqual(rowsOf(parametersOf("untaint", [row("a")], false)), [row("a")]);
-  assert.deepEqual(rowsOf(parametersOf("unlabel", [row("a")], false)), [row("a")]);
+  assert.deepEqual(rowsOf(parametersOf("taint", taints)), taints);
+  assert.deepEqual(rowsOf(parametersOf("untaint", [row("a")], {})), [row("a")]);
+  assert.deepEqual(rowsOf(parametersOf("unlabel", [row("a")], {})), [row("a")]);
   assert.deepEqual(rowsOf(undefined), []);
 });
 

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::holder::Holder;
 use crate::store::Task;
 use crate::task::{TaskId, UserId};
 
-/// The keys, with the configured prefix.
+/// The keys, with the configured prefix, and where others write the reasons of their cordons.
 #[derive(Debug, Clone)]
 pub(super) struct Annotations {
     reason: String,
@@ -17,14 +18,15 @@ pub(super) struct Annotations {
     task: String,
     time: String,
     previous: String,
+    foreign: Vec<String>,
 }
 
 /// Who cordons, and why.
 #[derive(Debug, Clone)]
 pub(super) struct Note {
-    reason: Option<String>,
-    actor: UserId,
-    task: TaskId,
+    pub(super) reason: Option<String>,
+    pub(super) actor: UserId,
+    pub(super) task: TaskId,
 }
 
 impl From<&Task> for Note {
@@ -42,7 +44,8 @@ impl Annotations {
         text.len() <= 253 && text.as_bytes().split(|b| *b == b'.').all(label)
     }
 
-    pub(super) fn new(prefix: &str) -> Self {
+    /// `foreign` holds keys of other tools, and prefixes: under a prefix every key that ends with `reason`.
+    pub(super) fn new(prefix: &str, foreign: &[String]) -> Self {
         let key = |name: &str| format!("{prefix}/cordon-{name}");
         Self {
             reason: key("reason"),
@@ -50,7 +53,14 @@ impl Annotations {
             task: key("task"),
             time: key("time"),
             previous: key("previous"),
+            foreign: foreign.to_vec(),
         }
+    }
+
+    /// Whether a text names the reasons of others: a prefix, or a prefix and a name.
+    pub(super) fn is_foreign(text: &str) -> bool {
+        let (prefix, name) = text.split_once('/').map_or((text, None), |(prefix, name)| (prefix, Some(name)));
+        Self::is_prefix(prefix) && name.is_none_or(|name| (1..=63).contains(&name.len()))
     }
 
     /// The annotations of a cordon of a node that could be scheduled before. A reason that an earlier cordon left is
@@ -76,12 +86,39 @@ impl Annotations {
             .collect()
     }
 
-    /// The reason among a node's annotations.
-    pub(super) fn reason(&self, there: &BTreeMap<String, String>) -> Option<String> {
-        there.get(&self.reason).cloned()
+    /// Removes the reasons that others left, for when their cordon is undone on request.
+    pub(super) fn clear_foreign(&self, there: &BTreeMap<String, String>) -> Map<String, Value> {
+        there.keys().filter(|key| self.is_of_others(key)).map(|key| (key.clone(), Value::Null)).collect()
+    }
+
+    /// The task that these annotations claim a cordon for.
+    pub(super) fn read(&self, there: &BTreeMap<String, String>) -> Option<Holder> {
+        let text = |key: &String| there.get(key).cloned();
+        let task = text(&self.task)?;
+        Some(Holder::Task {
+            task,
+            actor: text(&self.actor),
+            reason: text(&self.reason),
+            time: text(&self.time),
+        })
+    }
+
+    /// The reason that somebody else left.
+    pub(super) fn foreign_reason<'a>(&self, there: &'a BTreeMap<String, String>) -> Option<&'a str> {
+        there.iter().find(|(key, _)| self.is_of_others(key)).map(|(_, reason)| reason.as_str())
+    }
+
+    fn is_of_others(&self, key: &str) -> bool {
+        self.foreign.iter().any(|named| match named.contains('/') {
+            true => key == named,
+            false => key
+                .strip_prefix(named.as_str())
+                .is_some_and(|rest| rest.starts_with('/') && rest.ends_with("reason")),
+        })
     }
 }
 
+/// A note of the user ada.
 #[cfg(test)]
 pub(super) fn note(reason: Option<&str>) -> Note {
     let task = "018f0000-0000-7000-8000-000000000001".parse().unwrap();

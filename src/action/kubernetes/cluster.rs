@@ -24,7 +24,7 @@ use crate::BoxError;
 use crate::task::ClusterName;
 
 /// Who writes, as `managedFields` show it.
-const FIELD_MANAGER: &str = "milepost";
+pub(super) const FIELD_MANAGER: &str = "milepost";
 /// How long a call may wait for its turn.
 const TURN_MAX: Duration = Duration::from_secs(60);
 /// Nodes of one page of a list.

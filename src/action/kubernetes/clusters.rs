@@ -58,10 +58,13 @@ impl KubeClusters {
         if !Annotations::is_prefix(&actions.annotation_prefix) {
             faults.push(format!("actions.annotation_prefix is no DNS name: {:?}", actions.annotation_prefix));
         }
+        for bad in actions.foreign_reasons.iter().filter(|text| !Annotations::is_foreign(text)) {
+            faults.push(format!("actions.foreign_reasons holds no key or prefix of annotations: {bad:?}"));
+        }
         if !faults.is_empty() {
             return Err(ClustersError { faults });
         }
-        let annotations = Annotations::new(&actions.annotation_prefix);
+        let annotations = Annotations::new(&actions.annotation_prefix, &actions.foreign_reasons);
         Ok(Self { clusters, annotations, list_timeout: actions.call_timeout * LIST_CALLS })
     }
 
@@ -143,7 +146,11 @@ mod tests {
             config("c", Some("x"), true),
             config("d/e", None, true),
         ];
-        let actions = ActionsConfig { annotation_prefix: "a b".into(), ..ActionsConfig::default() };
+        let actions = ActionsConfig {
+            annotation_prefix: "a b".into(),
+            foreign_reasons: ["a.b/c", "a.b", "/c"].map(String::from).into(),
+            ..ActionsConfig::default()
+        };
         let Err(error) = KubeClusters::new(&configs, &actions) else { panic!("it is faulty") };
         let expected = [
             "cluster a is listed twice",
@@ -151,6 +158,7 @@ mod tests {
             "cluster c has both kubeconfig and in_cluster: one is enough",
             "the cluster name \"d/e\" must not contain '/'",
             "actions.annotation_prefix is no DNS name: \"a b\"",
+            "actions.foreign_reasons holds no key or prefix of annotations: \"/c\"",
         ];
         assert_eq!(error.faults, expected);
     }

@@ -19,7 +19,9 @@ use super::{Decision, cordon, label, taint};
 use crate::action::{Action, ActionError, Context, Done, Target};
 use crate::clock::Clock;
 use crate::store::Task;
-use crate::task::spec::{LabelParameters, TaintParameters, UnlabelParameters, UntaintParameters};
+use crate::task::spec::{
+    LabelParameters, TaintParameters, UncordonParameters, UnlabelParameters, UntaintParameters,
+};
 use crate::task::{ActionSpec, Effect};
 
 /// Reads and patches of one node before a conflict is given up.
@@ -31,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone)]
 pub(super) enum Change {
     Cordon(Annotations, Note),
-    Uncordon(Annotations),
+    Uncordon(Annotations, UncordonParameters),
     Label(LabelParameters),
     Unlabel(UnlabelParameters),
     Taint(TaintParameters),
@@ -46,7 +48,7 @@ impl Change {
     pub(super) fn new(task: &Task, annotations: &Annotations) -> Result<Self, ActionError> {
         let change = match &task.action {
             ActionSpec::Cordon => Self::Cordon(annotations.clone(), Note::from(task)),
-            ActionSpec::Uncordon => Self::Uncordon(annotations.clone()),
+            ActionSpec::Uncordon(asked) => Self::Uncordon(annotations.clone(), asked.clone()),
             ActionSpec::Label(wanted) => Self::Label(wanted.clone()),
             ActionSpec::Unlabel(unwanted) => Self::Unlabel(unwanted.clone()),
             ActionSpec::Taint(wanted) => Self::Taint(wanted.clone()),
@@ -61,7 +63,7 @@ impl Change {
 
     fn check_keys(&self) -> Result<(), ActionError> {
         match self {
-            Self::Cordon(..) | Self::Uncordon(_) => Ok(()),
+            Self::Cordon(..) | Self::Uncordon(..) => Ok(()),
             Self::Label(wanted) => label::check_keys(wanted.labels.keys()),
             Self::Unlabel(unwanted) => label::check_keys(&unwanted.keys),
             Self::Taint(wanted) => taint::check_keys(wanted.taints.iter().map(|taint| &taint.key)),
@@ -72,7 +74,7 @@ impl Change {
     fn decide(&self, node: &Observed, now: Timestamp) -> Result<Decision, ActionError> {
         match self {
             Self::Cordon(annotations, note) => Ok(cordon::cordon(node, annotations, note, now)),
-            Self::Uncordon(annotations) => Ok(cordon::uncordon(node, annotations)),
+            Self::Uncordon(annotations, asked) => Ok(cordon::uncordon(node, annotations, asked)),
             Self::Label(wanted) => label::label(node, wanted),
             Self::Unlabel(unwanted) => Ok(label::unlabel(node, unwanted)),
             Self::Taint(wanted) => taint::taint(node, wanted),
@@ -112,7 +114,11 @@ impl NodeAction {
     async fn round(&self, name: &str) -> Result<Done, Stop> {
         let node = self.cluster.get(name, &self.sender).await.map_err(|error| Stop::Called(error, "get"))?;
         let decision = self.change.decide(&node.into(), self.clock.now()).map_err(Stop::Decided)?;
-        let Decision::Patch(patch) = decision else { return Ok(Done::Succeeded(Effect::Already)) };
+        let patch = match decision {
+            Decision::Already => return Ok(Done::Succeeded(Effect::Already)),
+            Decision::Skip(why) => return Ok(Done::Skipped(why)),
+            Decision::Patch(patch) => patch,
+        };
         self.cluster.patch(name, &patch, &self.sender).await.map_err(|error| Stop::Called(error, "patch"))?;
         Ok(Done::Succeeded(Effect::Changed))
     }

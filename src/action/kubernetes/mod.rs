@@ -13,6 +13,7 @@ mod clusters;
 mod cordon;
 mod driver;
 mod errors;
+mod holder;
 mod label;
 mod node;
 mod taint;
@@ -31,6 +32,8 @@ enum Decision {
     Already,
     /// The JSON merge patch that makes it so.
     Patch(serde_json::Value),
+    /// The node is left alone on purpose; a sentence says why.
+    Skip(String),
 }
 
 /// Label and taint keys whose prefix belongs to Kubernetes itself: the kubelet and the node controller write them, and

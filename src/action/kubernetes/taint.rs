@@ -96,7 +96,7 @@ mod tests {
 
     fn after(node: &Observed, decision: &Decision) -> Observed {
         match decision {
-            Decision::Already => node.clone(),
+            Decision::Already | Decision::Skip(_) => node.clone(),
             Decision::Patch(patch) => {
                 Observed { taints: patch["spec"]["taints"].as_array().unwrap().clone(), ..node.clone() }
             }

@@ -91,7 +91,7 @@ fn node(version: &str, taints: &Value) -> Value {
 }
 
 fn cordon() -> Change {
-    Change::Cordon(Annotations::new("milepost.dev"), note(Some("disk")))
+    Change::Cordon(Annotations::new("milepost.dev", &[]), note(Some("disk")))
 }
 
 fn taint() -> Change {
@@ -113,7 +113,8 @@ async fn a_cordon_is_one_read_and_one_merge_patch() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_done_already_is_one_read() {
-    let cordoned = json!({"metadata": {"name": "n1"}, "spec": {"unschedulable": true}});
+    let ours = json!({"milepost.dev/cordon-task": "018f0000-0000-7000-8000-000000000001"});
+    let cordoned = json!({"metadata": {"name": "n1", "annotations": ours}, "spec": {"unschedulable": true}});
     let result = run(cordon(), async |server| read(server, cordoned).await).await;
     assert_eq!(result, Ok(Done::Succeeded(Effect::Already)));
 }

@@ -74,7 +74,12 @@ batch! {
 
 batch! {
     /// Makes nodes schedulable.
-    UncordonBatch, "uncordon" {}
+    UncordonBatch, "uncordon" {
+        /// Whether cordons that Milepost did not make are undone too; without it such a node is skipped.
+        #[serde(default)] foreign: bool,
+        /// Undo only the cordons that this task made, and skip every other node: to roll a batch back.
+        of_task: Option<String>,
+    }
 }
 
 batch! {

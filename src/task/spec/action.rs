@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::SpecError;
 use super::fault::Faults;
+use crate::task::TaskId;
 
 /// Most labels or taints in one task.
 pub const PARAMETERS_MAX: usize = 32;
@@ -68,7 +69,7 @@ pub enum ActionSpec {
     /// Make a node unschedulable.
     Cordon,
     /// Make a node schedulable.
-    Uncordon,
+    Uncordon(UncordonParameters),
     /// Set labels on a node.
     Label(LabelParameters),
     /// Remove labels from a node.
@@ -79,6 +80,25 @@ pub enum ActionSpec {
     Untaint(UntaintParameters),
     /// Wait, and do nothing else: for demos, load tests and trying Milepost without a cluster.
     Wait(WaitParameters),
+}
+
+/// Parameters of `uncordon`. What is left out is not stored, so that older workers can read it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UncordonParameters {
+    /// Whether cordons that Milepost did not make are undone too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
+    /// Undo the cordons of this task alone: to roll a batch back.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "task_id")]
+    pub of_task: Option<TaskId>,
+}
+
+/// Reads a task id with an error that names the field.
+fn task_id<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<TaskId>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    let id = text.map(|text| text.parse().map_err(|error| format!("of_task {error}")));
+    id.transpose().map_err(serde::de::Error::custom)
 }
 
 /// Parameters of `label`.
@@ -140,7 +160,7 @@ impl ActionSpec {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Cordon => "cordon",
-            Self::Uncordon => "uncordon",
+            Self::Uncordon(_) => "uncordon",
             Self::Label(_) => "label",
             Self::Unlabel(_) => "unlabel",
             Self::Taint(_) => "taint",
@@ -153,7 +173,8 @@ impl ActionSpec {
     #[must_use]
     pub fn parameters(&self) -> Value {
         let parameters = match self {
-            Self::Cordon | Self::Uncordon => Ok(Value::Object(serde_json::Map::new())),
+            Self::Cordon => Ok(Value::Object(serde_json::Map::new())),
+            Self::Uncordon(p) => serde_json::to_value(p),
             Self::Label(p) => serde_json::to_value(p),
             Self::Unlabel(p) => serde_json::to_value(p),
             Self::Taint(p) => serde_json::to_value(p),
@@ -180,7 +201,7 @@ impl ActionSpec {
 fn parse_action(name: &str, parameters: &Value, faults: &mut Faults) -> Option<ActionSpec> {
     match name {
         "cordon" => no_parameters(parameters, faults).map(|()| ActionSpec::Cordon),
-        "uncordon" => no_parameters(parameters, faults).map(|()| ActionSpec::Uncordon),
+        "uncordon" => read(parameters, faults).map(ActionSpec::Uncordon),
         "label" => read(parameters, faults).map(ActionSpec::Label),
         "unlabel" => read(parameters, faults).map(ActionSpec::Unlabel),
         "taint" => read(parameters, faults).map(ActionSpec::Taint),
@@ -214,7 +235,15 @@ fn read<T: serde::de::DeserializeOwned>(parameters: &Value, faults: &mut Faults)
 
 fn check_action(action: &ActionSpec, faults: &mut Faults) {
     match action {
-        ActionSpec::Cordon | ActionSpec::Uncordon => {}
+        ActionSpec::Cordon => {}
+        ActionSpec::Uncordon(p) => {
+            if p.foreign && p.of_task.is_some() {
+                faults.add(
+                    "parameters.foreign",
+                    "must be left out with of_task: a task's cordons are none of others",
+                );
+            }
+        }
         ActionSpec::Label(p) => {
             check_size("parameters.labels", p.labels.len(), faults);
             for (key, value) in &p.labels {

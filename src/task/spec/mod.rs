@@ -15,7 +15,7 @@ use serde_json::Value;
 
 pub use action::{
     ACTIONS, ActionSpec, LabelParameters, PARAMETERS_MAX, Taint, TaintEffect, TaintParameters, TaintRef,
-    UnlabelParameters, UntaintParameters, WaitParameters,
+    UncordonParameters, UnlabelParameters, UntaintParameters, WaitParameters,
 };
 pub use fault::{Fault, SpecError};
 pub use retry::{Retry, RetryDraft};
@@ -330,6 +330,20 @@ mod tests {
             {"key": "a", "effect": "NoSchedule"}, {"key": "a", "value": "b", "effect": "NoSchedule"}]});
         assert_eq!(parse("taint", twice), Err("parameters.taints[1]".into()));
         assert!(parse("untaint", json!({"taints": [{"key": "a"}]})).is_ok());
+    }
+
+    #[test]
+    fn an_uncordon_is_of_one_task_or_of_everybody() {
+        let id = crate::task::TaskId::generate();
+        let parse = |parameters: Value| ActionSpec::parse("uncordon", &parameters);
+        assert_eq!(parse(json!({})).unwrap().parameters(), json!({}));
+        assert_eq!(parse(json!({"foreign": true})).unwrap().parameters(), json!({"foreign": true}));
+        let of_task = parse(json!({"of_task": id, "foreign": false})).unwrap();
+        assert_eq!(of_task.parameters(), json!({"of_task": id}));
+        let both = parse(json!({"of_task": id, "foreign": true})).unwrap_err();
+        assert_eq!(both.faults[0].field, "parameters.foreign");
+        let bad = parse(json!({"of_task": "7"})).unwrap_err().to_string();
+        assert!(bad.contains("of_task is not a task id"), "{bad}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use milepost::action::kubernetes::agent::Sender;
 use milepost::action::{
-    Action, ActionError, Actions, ClusterError, Clusters, Context, KubeClusters, Registry, Target,
+    Action, ActionError, Actions, ClusterError, Clusters, Context, Done, KubeClusters, Registry, Target,
 };
 use milepost::clock::SystemClock;
 use milepost::config::{ActionsConfig, ClusterConfig};
@@ -59,8 +59,54 @@ async fn a_foreign_cordon_keeps_its_annotations() {
     let theirs = json!({"metadata": {"annotations": {"other.example/reason": "theirs"}}, "spec": {"unschedulable": true}});
     simulator.merge_patch("node-001", &theirs).unwrap();
     let before = simulator.node("node-001");
-    assert_eq!(Hub::new(&simulator).run("cordon", Value::Null, "node-001").await, ALREADY);
-    assert_eq!(simulator.node("node-001"), before);
+    let hub = Hub::with(&simulator, |actions| actions.foreign_reasons = vec!["other.example".into()]);
+    for (action, sentence) in [
+        ("cordon", "it was cordoned before by somebody else: theirs"),
+        ("uncordon", "it stays cordoned: set foreign to undo the cordon of somebody else: theirs"),
+    ] {
+        assert_eq!(hub.run(action, Value::Null, "node-001").await, Ok(Done::Skipped(sentence.into())));
+        assert_eq!(simulator.node("node-001"), before);
+    }
+    let listed = hub.registry.nodes(&cluster("sim")).await.unwrap();
+    assert_eq!(
+        (listed[0].cordon_reason.as_deref(), listed[0].cordon_task.as_deref()),
+        (Some("theirs"), None)
+    );
+    assert_eq!(hub.run("uncordon", json!({"foreign": true}), "node-001").await, CHANGED);
+    let node = simulator.node("node-001").unwrap();
+    assert_eq!(node["metadata"]["annotations"].get("other.example/reason"), None, "{node}");
+}
+
+/// A cordon batch over three nodes, one of which somebody else had cordoned, is rolled back.
+#[tokio::test]
+async fn a_roll_back_undoes_own_cordons_only() {
+    let simulator = simulator(4).await;
+    let hub = Hub::new(&simulator);
+    simulator.merge_patch("node-002", &json!({"spec": {"unschedulable": true}})).unwrap();
+    let batch = task("sim", "cordon", Value::Null);
+    let action = hub.registry.prepare(&batch).await.unwrap();
+    for node in ["node-001", "node-002", "node-003"] {
+        let name = ItemName::new(node).unwrap();
+        action.run(Target { index: 0, name: &name }, &Context::alone()).await.unwrap();
+    }
+    assert_eq!(hub.run("cordon", Value::Null, "node-004").await, CHANGED);
+    // Another tool frees one of them and takes it again: our annotations are left over, the cordon is not ours.
+    let kubectl = json!([{"manager": "kubectl-cordon", "operation": "Update", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:spec": {"f:unschedulable": {}}}}]);
+    simulator.merge_patch("node-003", &json!({"metadata": {"managedFields": kubectl}})).unwrap();
+    let rollback = json!({"of_task": batch.id});
+    let mut skipped = Vec::new();
+    for node in ["node-001", "node-002", "node-003", "node-004"] {
+        if let Done::Skipped(why) = hub.run("uncordon", rollback.clone(), node).await.unwrap() {
+            skipped.push((node, why));
+        }
+    }
+    let cordoned = |node: &&str| simulator.node(node).unwrap()["spec"]["unschedulable"] == true;
+    let left: Vec<_> =
+        ["node-001", "node-002", "node-003", "node-004"].into_iter().filter(cordoned).collect();
+    assert_eq!(left, ["node-002", "node-003", "node-004"]);
+    assert_eq!(skipped.iter().map(|(node, _)| *node).collect::<Vec<_>>(), left);
+    assert!(skipped[1].1.contains("kubectl-cordon") && skipped[2].1.contains("ada (task"), "{skipped:?}");
 }
 
 #[tokio::test]

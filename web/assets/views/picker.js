@@ -2,7 +2,7 @@
 
 import { attr, h, icon, show, text } from "../dom.js";
 import { number, plural } from "../format.js";
-import { FILTERS, Selection, indexed, rowsInView, search } from "../nodes.js";
+import { FILTERS, Selection, cordonWords, indexed, rowsInView, search } from "../nodes.js";
 import { choices } from "./parts.js";
 
 const ROW = 34;
@@ -208,7 +208,7 @@ export class NodePicker {
 function nodeRow(node, place) {
   const ready = node.ready ? h("span.tag", {}, "Ready") : h("span.tag.bad", {}, "Not ready");
   const cordoned = node.unschedulable
-    ? h("span.tag.warn", { title: node.cordon_reason }, "Cordoned")
+    ? h("span.tag.warn", { title: cordonWords(node) }, "Cordoned")
     : h("span.tag");
   const name = h("span.mono.cut", { title: node.name }, node.name);
   const roles = h("span.roles.cut", {}, (node.roles ?? []).join(", "));

@@ -14,6 +14,8 @@ const FAULTS_SHOWN = 5;
 
 export class SubmitPage {
   #action = "cordon";
+  /** The task whose cordons an uncordon is restricted to, when the form was filled with such a task. */
+  #ofTask = null;
   #cluster = null;
   #faults = new Map();
   #busy = false;
@@ -133,7 +135,9 @@ export class SubmitPage {
     this.overwrite = h("input", { type: "checkbox", id: "field-overwrite" });
     this.overwriteLine = h("label.check", {}, this.overwrite, "Overwrite other values");
     const fault = h("p.fault", { id: "fault-parameters", hidden: true });
-    for (const field of ["labels", "keys", "taints", "overwrite"])
+    this.foreign = h("input", { type: "checkbox", id: "field-foreign" });
+    this.foreignLine = h("label.check", {}, this.foreign, "Undo cordons of others too");
+    for (const field of ["labels", "keys", "taints", "overwrite", "foreign", "of_task"])
       this.#faults.set(field, { fault, control: this.rows.node });
     this.parametersField = h(
       "fieldset.field",
@@ -141,6 +145,7 @@ export class SubmitPage {
       (this.parametersName = h("legend")),
       this.rows.node,
       this.overwriteLine,
+      this.foreignLine,
       fault,
     );
     return this.parametersField;
@@ -186,6 +191,8 @@ export class SubmitPage {
     this.#choose(task.action);
     this.rows.choose(task.action, rowsOf(task.parameters));
     this.overwrite.checked = task.parameters?.overwrite === true;
+    this.foreign.checked = task.parameters?.foreign === true;
+    this.#ofTask = task.parameters?.of_task ?? null;
     this.reason.value = task.reason ?? "";
     this.concurrency.value = task.concurrency ?? "";
     this.budget.choose(task.failure_budget);
@@ -234,11 +241,15 @@ export class SubmitPage {
 
   #choose(action) {
     this.#action = action;
-    const { help, parameters, overwrite } = ACTIONS[action];
+    this.#ofTask = null;
+    const { help, parameters, overwrite, foreign } = ACTIONS[action];
     text(this.help, help);
-    show(this.parametersField, parameters !== null);
-    text(this.parametersName, { labels: "Labels", keys: "Label keys", taints: "Taints" }[parameters] ?? "");
+    show(this.parametersField, parameters !== null || Boolean(foreign));
+    show(this.rows.node, parameters !== null);
+    text(this.parametersName, { labels: "Labels", keys: "Label keys", taints: "Taints" }[parameters] ?? "Whose cordons");
     show(this.overwriteLine, Boolean(overwrite));
+    this.foreign.checked = false;
+    show(this.foreignLine, Boolean(foreign));
     this.rows.choose(action);
     this.#showFaults([]);
     this.#reword();
@@ -257,7 +268,7 @@ export class SubmitPage {
       nodes: this.picker.names,
       action: this.#action,
       rows: this.rows.values(),
-      overwrite: this.overwrite.checked,
+      switches: { overwrite: this.overwrite.checked, foreign: this.foreign.checked, ofTask: this.#ofTask },
       reason: this.reason.value,
       priority: this.priority.value,
       concurrency: this.concurrency.value,

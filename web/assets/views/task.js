@@ -1,7 +1,7 @@
 // The panel of one task: what it is, how far it is, its controls and its items.
 
 import { newKey } from "../api.js";
-import { CONTROLS, budgetWords, mayRetry, question, stallWords } from "../control.js";
+import { CONTROLS, budgetWords, mayRetry, mayRollBack, question, rollBackOf, stallWords } from "../control.js";
 import { attr, h, icon, show, text } from "../dom.js";
 import { ACTIONS, actionWord } from "../draft.js";
 import { age, duration, moment, number, plural, rate, sentence, shortId } from "../format.js";
@@ -94,7 +94,18 @@ export class TaskPanel {
       icon("copy"),
       "Edit and retry",
     );
-    buttons.push(this.retry, this.again);
+    this.rollback = h(
+      "button",
+      {
+        type: "button",
+        "data-verb": "rollback",
+        title: "A new batch that undoes what this one cordoned, and nobody else's cordons",
+        onclick: () => this.#rollBack(),
+      },
+      icon("copy"),
+      "Roll back",
+    );
+    buttons.push(this.retry, this.again, this.rollback);
     const close = h(
       "a.button.quiet.square.close",
       { href: "#/", "aria-label": "Back to all tasks", title: "Close (Esc)" },
@@ -264,7 +275,8 @@ export class TaskPanel {
     show(this.retry, this.mayChange() && mayRetry(task, this.user()));
     const editable = isTerminal(task.status) && task.failed > 0 && task.action in ACTIONS;
     show(this.again, this.mayChange() && editable);
-    for (const button of [this.retry, this.again, this.change]) button.disabled = this.#busy;
+    show(this.rollback, this.mayChange() && mayRollBack(task));
+    for (const button of [this.retry, this.again, this.rollback, this.change]) button.disabled = this.#busy;
   }
 
   /** Refreshes what changes with time alone. */
@@ -317,23 +329,28 @@ export class TaskPanel {
 
   async #repeatFailed() {
     const task = this.store.get(this.#id);
-    await this.#doing(async () => this.onRepeat(task, await this.#failed(task)));
+    await this.#doing(async () => this.onRepeat(task, await this.#ended(task, "failed")));
   }
 
-  /** All items of a task that failed, page by page. */
-  async #failed(task) {
-    const failed = [];
+  async #rollBack() {
+    const task = this.store.get(this.#id);
+    await this.#doing(async () => this.onRepeat(rollBackOf(task), await this.#ended(task, "succeeded")));
+  }
+
+  /** All items of a task that ended in a state, page by page. */
+  async #ended(task, state) {
+    const ended = [];
     let after = null;
     do {
       const { items, next = null } = await this.api.items(task.task_id, {
-        state: "failed",
+        state,
         after,
         limit: FAILED_PAGE,
       });
-      failed.push(...items);
+      ended.push(...items);
       after = next;
     } while (after !== null);
-    return failed;
+    return ended;
   }
 
   /** Runs what a button asked for, with all buttons off meanwhile. */
@@ -371,5 +388,7 @@ function parameterWords(parameters) {
   );
   const words = [...labels, ...(parameters.keys ?? []), ...taints];
   if (parameters.overwrite) words.push("(overwrite)");
+  if (parameters.foreign) words.push("cordons of others too");
+  if (parameters.of_task) words.push(`cordons of task ${shortId(parameters.of_task)}`);
   return words.join(", ");
 }
