@@ -1,17 +1,15 @@
 //! A whole Milepost of real processes: gateways, workers and maintenance replicas of one binary, with the servers that the
 //! mode needs. Knows the command line and the configuration file, and nothing of the code.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::process::{Process, wait_for};
+use crate::replica::{Replica, ReplicaSpec, Start};
 use crate::{FakeClock, Postgres, Proxy, Redis, ports};
 
 /// The secret that signs tokens of a test hub.
@@ -64,26 +62,6 @@ pub struct HubSpec {
     pub redis_url: Option<String>,
 }
 
-/// What is special about one process of the hub.
-#[derive(Debug, Default)]
-pub struct ReplicaSpec<'a> {
-    /// Another binary than the hub's, such as an older release.
-    pub binary: Option<PathBuf>,
-    /// The clock it goes by.
-    pub clock: Option<&'a FakeClock>,
-    /// Settings over those of the hub.
-    pub env: Vec<(String, String)>,
-}
-
-impl ReplicaSpec<'_> {
-    /// Adds a setting.
-    #[must_use]
-    pub fn set(mut self, key: &str, value: &str) -> Self {
-        self.env.push((key.to_owned(), value.to_owned()));
-        self
-    }
-}
-
 impl HubSpec {
     /// Two gateways and three workers without a cluster: the `wait` action on the cluster `local` is allowed.
     #[must_use]
@@ -117,149 +95,6 @@ impl HubSpec {
     #[must_use]
     pub fn proxied(self) -> Self {
         Self { proxied: true, ..self }
-    }
-}
-
-/// One process of the hub.
-#[derive(Debug)]
-pub struct Replica {
-    name: String,
-    args: Vec<String>,
-    /// How many of them follow the program.
-    own_args: usize,
-    env: Vec<(String, String)>,
-    port: u16,
-    admin_port: u16,
-    log: PathBuf,
-    process: Option<Process>,
-}
-
-impl Replica {
-    /// The base address of its API, such as `http://127.0.0.1:4711`.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// The process, to stop and continue it.
-    ///
-    /// # Panics
-    /// When it was never started.
-    #[must_use]
-    pub fn process(&self) -> &Process {
-        self.process.as_ref().expect("the replica was started")
-    }
-
-    /// Kills the process and waits until it is gone.
-    ///
-    /// # Errors
-    /// When it does not go.
-    pub fn kill(&self) -> Result<()> {
-        self.process().kill()
-    }
-
-    /// Asks the process to stop and waits until it is gone.
-    ///
-    /// # Errors
-    /// When it does not go within `within`.
-    pub fn stop(&self, within: Duration) -> Result<()> {
-        self.process().signal(Signal::SIGTERM)?;
-        self.process().wait_gone(within).with_context(|| self.report())
-    }
-
-    /// Has the process be of another binary from its next start on.
-    pub fn replace_binary(&mut self, binary: &Path) {
-        let place = self.args.len() - self.own_args - 1;
-        self.args[place] = binary.display().to_string();
-    }
-
-    /// Starts the process (again) on its ports and waits until it is ready.
-    ///
-    /// # Errors
-    /// When it does not become ready.
-    pub fn run(&mut self) -> Result<()> {
-        self.launch()?;
-        self.wait_ready()
-    }
-
-    fn launch(&mut self) -> Result<()> {
-        self.process = None;
-        self.process = Some(Process::start(&self.args, &self.env, &self.log, "KILL")?);
-        Ok(())
-    }
-
-    fn wait_ready(&self) -> Result<()> {
-        wait_for(Duration::from_secs(30), "a replica to be ready", || {
-            if !self.process().is_alive() {
-                bail!("it ended");
-            }
-            Ok(self.probe("/readyz").is_ok_and(|status| status == 200))
-        })
-        .with_context(|| self.report())
-    }
-
-    /// The HTTP status of a probe, such as `/readyz`.
-    ///
-    /// # Errors
-    /// When the admin port does not answer.
-    pub fn probe(&self, path: &str) -> Result<u16> {
-        let answer = get(self.admin_port, path)?;
-        let status = answer.split(' ').nth(1).unwrap_or_default();
-        status.parse().with_context(|| answer.clone())
-    }
-
-    /// The readiness page, which also says how the process calls itself.
-    ///
-    /// # Errors
-    /// When the admin port does not answer.
-    pub fn page(&self) -> Result<String> {
-        get(self.admin_port, "/readyz")
-    }
-
-    /// What the process wrote so far.
-    #[must_use]
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Its metrics, as Prometheus sees them.
-    ///
-    /// # Errors
-    /// When the admin port does not answer.
-    pub fn metrics(&self) -> Result<String> {
-        get(self.admin_port, "/metrics")
-    }
-
-    /// One number of its metrics: the first line that begins with `name`.
-    ///
-    /// # Errors
-    /// When the admin port does not answer or has no such line.
-    pub fn metric(&self, name: &str) -> Result<f64> {
-        let text = self.metrics()?;
-        let line = text.lines().find(|line| line.starts_with(name));
-        let line = line.with_context(|| format!("{name} is not in {text}"))?;
-        line.rsplit(' ').next().unwrap_or_default().parse().with_context(|| line.to_owned())
-    }
-
-    /// The sum of a metric over its labels; of some of them, if `name` goes on with `{` and a label.
-    ///
-    /// # Errors
-    /// When the admin port does not answer or has no such line.
-    pub fn total(&self, name: &str) -> Result<f64> {
-        let text = self.metrics()?;
-        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(name)).collect();
-        if lines.is_empty() {
-            bail!("{name} is not in {text}");
-        }
-        let value = |line: &&str| line.rsplit(' ').next().unwrap_or_default().parse::<f64>();
-        Ok(lines.iter().map(value).sum::<Result<_, _>>()?)
-    }
-
-    fn report(&self) -> String {
-        let log = self.log();
-        let tail: Vec<&str> = log.lines().rev().take(30).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
-        format!("log of {}:\n{}", self.name, tail.join("\n"))
     }
 }
 
@@ -427,22 +262,18 @@ impl Hub {
     }
 
     fn replica(&self, name: &str, command: &[&str], spec: &ReplicaSpec<'_>) -> Result<Replica> {
-        let (port, admin_port) = (ports::free()?, ports::free()?);
-        let mut args = spec.clock.map(FakeClock::prefix).unwrap_or_default();
-        args.push(spec.binary.as_ref().unwrap_or(&self.spec.binary).display().to_string());
-        let program = args.len();
-        args.extend(command.iter().map(|&word| word.to_owned()));
+        let mut args: Vec<_> = command.iter().map(|&word| word.to_owned()).collect();
         args.extend(["--config".to_owned(), self.config().display().to_string()]);
         let mut env = self.spec.env.clone();
         env.extend(spec.env.iter().cloned());
-        env.push(("MILEPOST_SERVER__LISTEN".into(), format!("127.0.0.1:{port}")));
-        env.push(("MILEPOST_SERVER__ADMIN_LISTEN".into(), format!("127.0.0.1:{admin_port}")));
-        let log = self.folder.path().join(format!("{name}.log"));
-        let own_args = args.len() - program;
-        let name = name.to_owned();
-        let mut replica = Replica { name, args, own_args, env, port, admin_port, log, process: None };
-        replica.launch()?;
-        Ok(replica)
+        Replica::start(Start {
+            name: name.to_owned(),
+            prefix: spec.clock.map(FakeClock::prefix).unwrap_or_default(),
+            binary: spec.binary.clone().unwrap_or_else(|| self.spec.binary.clone()),
+            args,
+            env,
+            log: self.folder.path().join(format!("{name}.log")),
+        })
     }
 
     /// Starts one more gateway.
@@ -544,14 +375,4 @@ impl Hub {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
-}
-
-/// A GET over plain HTTP; the whole answer as text. Enough for probes and metrics.
-fn get(port: u16, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }

@@ -13,14 +13,16 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod replica;
 pub mod sentinel;
 
 pub use chromium::Chromium;
 pub use clock::FakeClock;
 pub use cluster::Cluster;
-pub use hub::{Hub, HubMode, HubSpec, Replica, ReplicaSpec};
+pub use hub::{Hub, HubMode, HubSpec};
 pub use postgres::Postgres;
 pub use process::Process;
 pub use proxy::{Flow, Proxy, Trap, Way};
 pub use redis::Redis;
+pub use replica::{Replica, ReplicaSpec};
 pub use sentinel::SentinelSet;
