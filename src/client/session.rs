@@ -5,11 +5,9 @@
 //! that is missing is a gap, unless the frame says that it stands for the missing ones. Events carry absolute counts,
 //! so a gap costs progress ticks and never the truth. Not here: connections ([`super::live`]).
 
-use std::collections::HashMap;
-
 use super::frame::{EventFrame, Frame, SnapshotFrame};
 use crate::planted::{self, Bug};
-use crate::task::{Attempt, Event, Folded, Seq, Snapshot, TaskId, TaskView};
+use crate::task::{Attempt, Event, Folded, Seq, Snapshot, TaskView};
 
 /// Finished tasks that are remembered; the oldest are forgotten past twice as many.
 const FINISHED_KEPT: usize = 1_000;
@@ -64,7 +62,6 @@ pub struct Session {
     position: Option<String>,
     snapshot: Snapshot,
     parts: Vec<TaskView>,
-    seen: HashMap<TaskId, (Attempt, Seq)>,
     stats: Stats,
 }
 
@@ -118,7 +115,6 @@ impl Session {
         self.stats.snapshots += 1;
         self.position = Some(frame.position);
         let tasks = std::mem::take(&mut self.parts);
-        self.seen = tasks.iter().map(|view| (view.task_id, (view.attempt, view.seq))).collect();
         self.snapshot = Snapshot::new(tasks);
         Taken::Snapshot
     }
@@ -126,19 +122,14 @@ impl Session {
     fn take_event(&mut self, frame: EventFrame) -> Taken {
         let EventFrame { position, merged, event } = frame;
         let before = self.position.replace(position);
-        let seen = self.seen.get(&event.task_id).copied();
-        // A snapshot is taken at a place before what it holds: events from before its end may follow it.
-        let over = self.snapshot.get(event.task_id).is_some_and(|view| view.status.is_terminal());
+        let seen = self.snapshot.get(event.task_id).map(|view| (view.attempt, view.seq));
+        // A view from the record may be ahead of an event that was long on its way, and a task may be over in it.
+        let ignored = self.snapshot.fold(&event) == Folded::Ignored;
         let repeated = match planted::is(Bug::DedupeByPosition) {
-            false => over || seen.is_some_and(|seen| event.order() <= seen),
+            false => ignored,
             true => before == self.position,
         };
         if repeated {
-            self.stats.repeats += 1;
-            return Taken::Nothing;
-        }
-        // A view from the record may be ahead of an event that was long on its way.
-        if self.snapshot.fold(&event) == Folded::Ignored {
             self.stats.repeats += 1;
             return Taken::Nothing;
         }
@@ -146,14 +137,13 @@ impl Session {
         self.stats.events += 1;
         self.stats.merged += merged.saturating_sub(1);
         self.stats.gaps += u64::from(missing > 0);
-        self.seen.insert(event.task_id, event.order());
         self.forget_old();
         Taken::Event(Box::new(Received { event, merged, missing }))
     }
 
     /// Keeps a session bounded that runs for months.
     fn forget_old(&mut self) {
-        if self.seen.len() <= 2 * FINISHED_KEPT {
+        if self.snapshot.len() <= 2 * FINISHED_KEPT {
             return;
         }
         let finished = self.snapshot.tasks().filter(|view| view.status.is_terminal()).count();
@@ -165,7 +155,6 @@ impl Session {
         };
         let views = std::mem::take(&mut self.snapshot).into_tasks();
         self.snapshot = Snapshot::new(views.into_iter().filter(|view| keep(view)));
-        self.seen.retain(|task, _| self.snapshot.get(*task).is_some());
     }
 }
 
@@ -187,7 +176,7 @@ mod tests {
     use super::*;
     use crate::client::frame::Hello;
     use crate::task::snapshot::tests::event;
-    use crate::task::{Counts, Status};
+    use crate::task::{Counts, Status, TaskId};
 
     fn counts(done: u32) -> Counts {
         Counts { total: 1_000, succeeded: done, ..Counts::default() }

@@ -153,6 +153,18 @@ impl Snapshot {
         self.tasks.get(&task)
     }
 
+    /// How many tasks there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
     /// All tasks, oldest first.
     pub fn tasks(&self) -> impl DoubleEndedIterator<Item = &TaskView> {
         self.tasks.values()
