@@ -14,6 +14,7 @@ mod deadlines;
 mod dispatch_postgres;
 mod dispatch_redis;
 mod doctor;
+mod documents;
 mod failover;
 mod faults;
 mod gateway_acks;
