@@ -41,8 +41,8 @@ struct Inner {
 }
 
 impl RequestLog {
-    pub(super) fn new(max: usize) -> Self {
-        Self { start: Instant::now(), max, inner: Mutex::default(), observer: OnceLock::new() }
+    pub(super) fn new(max: usize, start: Instant) -> Self {
+        Self { start, max, inner: Mutex::default(), observer: OnceLock::new() }
     }
 
     pub(super) fn observe(&self, observer: Observer) {
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_log_is_bounded_and_late_answers_find_their_request() {
-        let log = RequestLog::new(2);
+        let log = RequestLog::new(2, Instant::now());
         let numbers: Vec<_> =
             ["/a", "/b", "/c"].iter().map(|path| log.arrived("get", path, "", "test")).collect();
         log.answered(numbers[0], 200);

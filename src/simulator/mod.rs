@@ -1,18 +1,35 @@
 //! A Kubernetes API on loopback with virtual nodes: for the demo, load tests, and tests of what Milepost does to nodes.
 //!
 //! Unmodified `kubectl` and client libraries work against it over plain HTTP. It serves what Milepost uses: version and
-//! discovery, and get, list, watch and patch of nodes, with real versions, conflicts and refusals. Faults can be ordered
-//! by [`Rule`]. Not here: pods and evictions, server-side apply, and any check of who asks.
+//! discovery, nodes, pods with evictions and budgets, what owns pods, and reviews of access, with real versions,
+//! conflicts and refusals. Faults can be ordered by [`Rule`], rights taken by [`Denied`]. Not here: server-side apply,
+//! and any check of who asks.
 
+mod access;
+mod agenda;
 mod api;
+mod budgets;
+mod cluster;
 mod collection;
+mod controllers;
+mod deletion;
 mod discovery;
+mod eviction;
+mod inside;
+mod journal;
 mod log;
 mod nodes;
+mod object;
 mod patch;
+mod placing;
+mod pod;
 mod query;
+mod reply;
+mod resources;
 mod rules;
+mod seed;
 mod selector;
+mod serve;
 mod server;
 mod status;
 mod view;
@@ -21,17 +38,22 @@ mod watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::Clock;
 
+pub use access::Denied;
+pub use controllers::Behaviour;
+pub use journal::{PodChange, PodEvent};
 pub use log::{LoggedRequest, Observer};
 pub use rules::{Fault, Rule};
 
+use access::Access;
 use api::Api;
-use collection::{Collection, Versions};
+use cluster::Cluster;
+use controllers::Controllers;
 
 /// What a simulated cluster looks like and what goes wrong in it.
 #[derive(Debug, Clone)]
@@ -44,7 +66,13 @@ pub struct SimulatorConfig {
     pub control_planes: u32,
     /// Zones, given to the nodes in turn.
     pub zones: Vec<String>,
-    /// Changes kept for watches; an older watch gets a 410.
+    /// Pods of each worker node; none by default. A control plane has its own three.
+    pub pods_per_node: u32,
+    /// How many of a hundred replicated apps have a PodDisruptionBudget.
+    pub budgets_percent: u8,
+    /// How fast the cluster does what it does by itself.
+    pub behaviour: Behaviour,
+    /// Changes of each resource kept for watches; an older watch gets a 410.
     pub history_max: usize,
     /// Requests kept in the log.
     pub log_max: usize,
@@ -52,6 +80,8 @@ pub struct SimulatorConfig {
     pub seed: u64,
     /// What goes wrong.
     pub rules: Vec<Rule>,
+    /// What the account may not do.
+    pub denied: Vec<Denied>,
 }
 
 impl Default for SimulatorConfig {
@@ -61,10 +91,14 @@ impl Default for SimulatorConfig {
             nodes: 100,
             control_planes: 3,
             zones: ["zone-a", "zone-b", "zone-c"].map(String::from).into(),
+            pods_per_node: 0,
+            budgets_percent: 50,
+            behaviour: Behaviour::default(),
             history_max: 2_000,
             log_max: 10_000,
             seed: 0,
             rules: Vec::new(),
+            denied: Vec::new(),
         }
     }
 }
@@ -89,15 +123,17 @@ impl Simulator {
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
         let addr = listener.local_addr()?;
-        let fleet = nodes::fleet(&config, clock.now());
-        let nodes = Collection::new("nodes", Arc::new(Versions::default()), config.history_max, fleet);
+        let began = Instant::now();
         let api = Arc::new(Api {
-            nodes: Arc::new(nodes),
+            cluster: Arc::new(Cluster::new(&config, clock, began)),
+            access: Access::new(config.denied),
             rules: rules::Rules::new(config.seed, config.rules),
-            log: log::RequestLog::new(config.log_max),
-            clock,
+            log: log::RequestLog::new(config.log_max, began),
         });
         let stop = CancellationToken::new();
+        let controllers = Controllers::new(Arc::clone(&api.cluster), config.behaviour);
+        let stopped = stop.clone();
+        tokio::spawn(async move { stopped.run_until_cancelled(controllers.run()).await });
         tokio::spawn(server::run(listener, Arc::clone(&api), stop.clone()));
         Ok(Self { addr, cluster: config.cluster, api, _stop: stop.drop_guard() })
     }
@@ -122,34 +158,14 @@ impl Simulator {
         )
     }
 
-    /// Names of the nodes, sorted.
-    #[must_use]
-    pub fn node_names(&self) -> Vec<String> {
-        let page = self.api.nodes.list(&selector::Selector::default(), None, usize::MAX);
-        page.items.iter().map(|node| collection::name_of(node).to_owned()).collect()
-    }
-
-    /// A node as the API would show it.
-    #[must_use]
-    pub fn node(&self, name: &str) -> Option<Value> {
-        self.api.nodes.get(name).ok().map(|node| Value::clone(&node))
-    }
-
-    /// Changes a node by a JSON merge patch, as another writer of the cluster would. Returns the new node; `None` when
-    /// it does not exist or the API would refuse the change.
-    pub fn merge_patch(&self, name: &str, patch: &Value) -> Option<Value> {
-        let edit = |old: &Value| nodes::admit(old, patch::PatchKind::Merge.apply(old, patch)?);
-        self.api.nodes.update(name, false, edit).ok().map(|node| Value::clone(&node))
-    }
-
-    /// Takes a node away. Returns whether it was there.
-    pub fn delete_node(&self, name: &str) -> bool {
-        self.api.nodes.delete(name)
-    }
-
     /// Puts other rules in force, for requests from now on.
     pub fn set_rules(&self, rules: Vec<Rule>) {
         self.api.rules.replace(rules);
+    }
+
+    /// Takes rights from the account, instead of those it lacked before.
+    pub fn deny(&self, denied: Vec<Denied>) {
+        self.api.access.replace(denied);
     }
 
     /// Has each request from now on told to an observer. Only the first one is ever told.

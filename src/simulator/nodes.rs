@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::SimulatorConfig;
-use super::collection::name_of;
+use super::object::{Object, time};
 use super::status::Refusal;
 
 /// Version of Kubernetes that the simulator says it is.
@@ -27,7 +27,7 @@ pub(super) fn fleet(config: &SimulatorConfig, now: Timestamp) -> impl Iterator<I
 fn node(i: u32, name: &str, role: &str, zone: &str, now: Timestamp) -> Value {
     let age = SignedDuration::from_hours(24 * 30) + SignedDuration::from_mins(i64::from(i % 1_000));
     let created = now.checked_sub(age).unwrap_or(Timestamp::UNIX_EPOCH);
-    let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let created = time(created);
     let mut spec = json!({"providerID": format!("simulator:///{zone}/{name}")});
     if role == "control-plane" {
         spec["taints"] = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
@@ -88,7 +88,7 @@ fn status(i: u32, name: &str, since: &str) -> Value {
 
 /// Brings a patched node into the form that the API stores, or refuses it.
 pub(super) fn admit(old: &Value, mut new: Value) -> Result<Value, Refusal> {
-    let name = name_of(old);
+    let name = old.name();
     for field in ["name", "uid"] {
         if new["metadata"][field] != old["metadata"][field] {
             return Err(Refusal::invalid("Node", name, format!("metadata.{field}: field is immutable")));
@@ -184,7 +184,7 @@ mod tests {
     fn names_have_one_width_and_zones_take_turns() {
         let config = SimulatorConfig { nodes: 1_200, ..SimulatorConfig::default() };
         let nodes: Vec<_> = fleet(&config, Timestamp::UNIX_EPOCH).collect();
-        assert_eq!((name_of(&nodes[0]), name_of(&nodes[1_199])), ("node-0001", "node-1200"));
+        assert_eq!((nodes[0].name(), nodes[1_199].name()), ("node-0001", "node-1200"));
         assert_eq!(nodes.iter().filter(|node| roles(node) == "control-plane").count(), 3);
         let zone = |i: usize| nodes[i]["metadata"]["labels"]["topology.kubernetes.io/zone"].clone();
         assert_ne!(zone(0), zone(1));

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Uri;
 use serde::Deserialize;
 
+use super::resources::Resource;
 use super::selector::Selector;
 use super::status::Refusal;
 
@@ -30,8 +31,10 @@ impl Query {
             .map_err(|error| Refusal::bad_request(error.to_string()))
     }
 
-    pub(super) fn selector(&self) -> Result<Selector, Refusal> {
-        Selector::parse(&self.label_selector, &self.field_selector)
+    /// What a list or a watch of a resource is about.
+    pub(super) fn selector(&self, resource: &Resource, namespace: &str) -> Result<Selector, Refusal> {
+        let selector = Selector::parse(&self.label_selector, &self.field_selector, resource.fields)?;
+        Ok(selector.within(namespace))
     }
 
     pub(super) fn is_watch(&self) -> bool {
@@ -46,15 +49,9 @@ impl Query {
         truth(&self.send_initial_events)
     }
 
-    /// Whether the request is a rehearsal; the only value that exists is `All`.
+    /// Whether the request is a rehearsal.
     pub(super) fn dry_run(&self) -> Result<bool, Refusal> {
-        match self.dry_run.as_str() {
-            "" => Ok(false),
-            "All" => Ok(true),
-            other => Err(Refusal::bad_request(format!(
-                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-            ))),
-        }
+        dry_run(&self.dry_run)
     }
 
     /// Most objects of a page.
@@ -73,7 +70,7 @@ impl Query {
         })
     }
 
-    /// The name behind which the page begins.
+    /// The key behind which the page begins.
     pub(super) fn after(&self) -> Result<Option<String>, Refusal> {
         if self.r#continue.is_empty() {
             return Ok(None);
@@ -84,9 +81,20 @@ impl Query {
     }
 }
 
-/// The token that continues behind a name.
-pub(super) fn continue_after(name: &str) -> String {
-    URL_SAFE_NO_PAD.encode(name)
+/// The token that continues behind a key.
+pub(super) fn continue_after(key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(key)
+}
+
+/// Whether a text asks for a rehearsal; the only value that exists is `All`.
+pub(super) fn dry_run(text: &str) -> Result<bool, Refusal> {
+    match text {
+        "" => Ok(false),
+        "All" => Ok(true),
+        other => Err(Refusal::bad_request(format!(
+            "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+        ))),
+    }
 }
 
 fn truth(text: &str) -> bool {

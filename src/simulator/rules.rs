@@ -57,6 +57,16 @@ pub enum Fault {
     Reset,
     /// The connection is reset without an answer, but what was asked is done.
     ResetAfter,
+    /// What was asked is done, and the connection ends in the middle of the answer.
+    BreakOff,
+    /// The connection ends a time after the answer began, which a watch notices and a short answer does not.
+    Cut {
+        /// How long it lasts.
+        #[serde(with = "crate::config::duration")]
+        after: Duration,
+    },
+    /// Another writer changes the object just before: a request that names its version is refused with a 409.
+    Contend,
 }
 
 fn any_path() -> String {

@@ -1,12 +1,17 @@
 //! Which objects a list or a watch is about: label and field selectors. Pure.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
+use super::object::{Group, Object};
 use super::status::Refusal;
 
-/// Both selectors of a request; an object matches when every condition holds.
+/// Both selectors of a request, and its namespace; an object matches when every condition holds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Selector {
+    namespace: Option<String>,
     conditions: Vec<Condition>,
 }
 
@@ -29,36 +34,89 @@ enum Test {
     NotIn(Vec<String>),
 }
 
-/// Fields of a node that can be selected by, with their JSON pointers.
-const FIELDS: [(&str, &str); 2] =
-    [("metadata.name", "/metadata/name"), ("spec.unschedulable", "/spec/unschedulable")];
-
 impl Selector {
-    pub(super) fn parse(labels: &str, fields: &str) -> Result<Self, Refusal> {
+    /// Reads both texts; `known` are the fields that the resource can be selected by.
+    pub(super) fn parse(labels: &str, fields: &str, known: &[&'static str]) -> Result<Self, Refusal> {
         let labels = split(labels).into_iter().map(label_condition);
-        let fields = split(fields).into_iter().map(field_condition);
-        Ok(Self { conditions: labels.chain(fields).collect::<Result<_, _>>()? })
+        let fields = split(fields).into_iter().map(|text| field_condition(text, known));
+        Ok(Self { namespace: None, conditions: labels.chain(fields).collect::<Result<_, _>>()? })
     }
 
-    pub(super) fn matches(&self, object: &Value) -> bool {
-        self.conditions.iter().all(|condition| condition.holds(object))
+    /// The same, for one namespace; an empty one stands for all.
+    pub(super) fn within(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty());
+        self
+    }
+
+    pub(super) fn matches(&self, object: &impl Object) -> bool {
+        self.namespace.as_deref().is_none_or(|namespace| namespace == object.namespace())
+            && self.conditions.iter().all(|condition| condition.holds(object))
+    }
+
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// The group that every match is in, when a condition names one.
+    pub(super) fn group(&self) -> Option<Group> {
+        self.conditions.iter().find_map(|condition| match condition {
+            Condition { place: Place::Field("spec.nodeName"), test: Test::In(values) } => match &values[..] {
+                [node] if !node.is_empty() => Some(Group::Node(node.as_str().into())),
+                _ => None,
+            },
+            _ => None,
+        })
     }
 }
 
 impl Condition {
-    fn holds(&self, object: &Value) -> bool {
-        let value = match &self.place {
-            Place::Label(key) => object["metadata"]["labels"].get(key).and_then(Value::as_str),
-            Place::Field("/spec/unschedulable") => {
-                Some(if object["spec"]["unschedulable"] == true { "true" } else { "false" })
-            }
-            Place::Field(pointer) => object.pointer(pointer).and_then(Value::as_str),
-        };
-        match &self.test {
-            Test::Exists(wanted) => value.is_some() == *wanted,
-            Test::In(values) => value.is_some_and(|value| values.iter().any(|v| v == value)),
-            Test::NotIn(values) => value.is_none_or(|value| values.iter().all(|v| v != value)),
+    fn holds(&self, object: &impl Object) -> bool {
+        match &self.place {
+            Place::Label(key) => self.test.holds(object.label(key)),
+            // A field that is not set counts as empty.
+            Place::Field(field) => self.test.holds(Some(&object.field(field).unwrap_or(Cow::Borrowed("")))),
         }
+    }
+}
+
+impl Test {
+    fn holds(&self, value: Option<&str>) -> bool {
+        match self {
+            Self::Exists(wanted) => value.is_some() == *wanted,
+            Self::In(values) => value.is_some_and(|value| values.iter().any(|v| v == value)),
+            Self::NotIn(values) => value.is_none_or(|value| values.iter().all(|v| v != value)),
+        }
+    }
+}
+
+/// The selector inside an object, as a budget or a controller has one: `matchLabels` and `matchExpressions`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct LabelSelector(Vec<(String, Test)>);
+
+impl LabelSelector {
+    /// Reads one; `None` when it cannot be understood, in which case it matches nothing.
+    pub(super) fn read(selector: &Value) -> Option<Self> {
+        let mut conditions = Vec::new();
+        for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+            conditions.push((key.clone(), Test::In(vec![value.as_str()?.to_owned()])));
+        }
+        for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+            let values = expression["values"].as_array().into_iter().flatten();
+            let values: Vec<_> = values.filter_map(Value::as_str).map(str::to_owned).collect();
+            let test = match expression["operator"].as_str()? {
+                "In" => Test::In(values),
+                "NotIn" => Test::NotIn(values),
+                "Exists" => Test::Exists(true),
+                "DoesNotExist" => Test::Exists(false),
+                _ => return None,
+            };
+            conditions.push((expression["key"].as_str()?.to_owned(), test));
+        }
+        Some(Self(conditions))
+    }
+
+    pub(super) fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.0.iter().all(|(key, test)| test.holds(labels.get(key).map(String::as_str)))
     }
 }
 
@@ -99,13 +157,12 @@ fn label_condition(text: &str) -> Result<Condition, Refusal> {
     Ok(Condition { place: Place::Label(key.to_owned()), test })
 }
 
-fn field_condition(text: &str) -> Result<Condition, Refusal> {
+fn field_condition(text: &str, known: &[&'static str]) -> Result<Condition, Refusal> {
     let (key, test) = equality(text)
         .ok_or_else(|| Refusal::bad_request(format!("invalid field selector: {text:?}; can't understand")))?;
-    let known = FIELDS.iter().find(|(name, _)| *name == key.trim());
-    let (_, pointer) =
-        known.ok_or_else(|| Refusal::bad_request(format!("field label not supported: {key}")))?;
-    Ok(Condition { place: Place::Field(pointer), test })
+    let field = known.iter().find(|field| **field == key.trim());
+    let field = field.ok_or_else(|| Refusal::bad_request(format!("field label not supported: {key}")))?;
+    Ok(Condition { place: Place::Field(field), test })
 }
 
 fn equality(text: &str) -> Option<(&str, Test)> {
@@ -128,12 +185,14 @@ mod tests {
 
     use super::*;
 
+    const KNOWN: [&str; 3] = ["metadata.name", "spec.unschedulable", "spec.nodeName"];
+
     fn matches(labels: &str, fields: &str) -> bool {
         let node = json!({
             "metadata": {"name": "node-1", "labels": {"zone": "a", "role": "worker", "empty": ""}},
             "spec": {"unschedulable": true},
         });
-        Selector::parse(labels, fields).unwrap().matches(&node)
+        Selector::parse(labels, fields, &KNOWN).unwrap().matches(&node)
     }
 
     #[test]
@@ -160,7 +219,28 @@ mod tests {
     fn fields_are_few_and_others_are_refused() {
         assert!(matches("", "metadata.name=node-1,spec.unschedulable=true"));
         assert!(!matches("", "metadata.name!=node-1"));
-        assert_eq!(Selector::parse("", "spec.podCIDR=x").unwrap_err().code, 400);
-        assert_eq!(Selector::parse("zone in a", "").unwrap_err().code, 400);
+        assert!(matches("", "spec.nodeName="), "what is not set counts as empty");
+        assert_eq!(Selector::parse("", "spec.podCIDR=x", &KNOWN).unwrap_err().code, 400);
+        assert_eq!(Selector::parse("zone in a", "", &KNOWN).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn one_node_is_a_group_and_anything_else_is_not() {
+        let group = |fields| Selector::parse("", fields, &KNOWN).unwrap().group();
+        assert_eq!(group("spec.nodeName=n,metadata.name=p"), Some(Group::Node("n".into())));
+        assert_eq!((group("spec.nodeName!=n"), group("spec.nodeName="), group("")), (None, None, None));
+    }
+
+    #[test]
+    fn selectors_inside_objects_have_four_operators() {
+        let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+        let matches = |selector: Value| LabelSelector::read(&selector).map(|s| s.matches(&labels));
+        let expression = |key: &str, operator: &str, values: Value| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
+        assert_eq!(matches(json!({"matchLabels": {"app": "web"}})), Some(true));
+        assert_eq!(matches(json!({"matchLabels": {"app": "db"}})), Some(false));
+        assert_eq!(matches(expression("app", "In", json!(["db", "web"]))), Some(true));
+        assert_eq!(matches(expression("tier", "NotIn", json!(["gold"]))), Some(true));
+        assert_eq!(matches(expression("app", "DoesNotExist", Value::Null)), Some(false));
+        assert_eq!(matches(expression("app", "Near", Value::Null)), None);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 pub(super) struct Refusal {
     pub(super) code: u16,
     reason: &'static str,
-    message: String,
+    pub(super) message: String,
     details: Value,
 }
 
@@ -36,6 +36,59 @@ impl Refusal {
              changes to the latest version and try again"
         );
         Self::new(409, "Conflict", message).about(kind, name)
+    }
+
+    pub(super) fn already_exists(kind: &str, name: &str) -> Self {
+        Self::new(409, "AlreadyExists", format!("{kind} \"{name}\" already exists")).about(kind, name)
+    }
+
+    /// A request that was meant for another object of the same name, or an older state of it.
+    pub(super) fn precondition(kind: &str, name: &str, field: &str, asked: &str, found: &str) -> Self {
+        let happened = if field == "UID" { "deleted and then recreated" } else { "modified" };
+        let message = format!(
+            "Operation cannot be fulfilled on {kind} \"{name}\": the {field} in the precondition ({asked}) does not \
+             match the {field} in record ({found}). The object might have been {happened}"
+        );
+        Self::new(409, "Conflict", message).about(kind, name)
+    }
+
+    pub(super) fn forbidden(kind: &str, name: &str, what: impl std::fmt::Display) -> Self {
+        let name_part = if name.is_empty() { String::new() } else { format!(" \"{name}\"") };
+        Self::new(403, "Forbidden", format!("{kind}{name_part} is forbidden: {what}")).about(kind, name)
+    }
+
+    /// Nothing may be made in a namespace that is on its way out, not even an eviction.
+    pub(super) fn namespace_terminating(kind: &str, name: &str, namespace: &str) -> Self {
+        let what =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let mut refusal = Self::forbidden(kind, name, what);
+        refusal.details["causes"] = json!([{
+            "reason": "NamespaceTerminating", "field": "metadata.namespace",
+            "message": format!("namespace {namespace} is being terminated"),
+        }]);
+        refusal
+    }
+
+    /// What an eviction gets that a budget does not allow now. `cause` is the sentence that says why.
+    pub(super) fn budget(cause: impl Into<String>, retry_after_secs: Option<u32>) -> Self {
+        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+        let mut refusal = Self::new(429, "TooManyRequests", message);
+        refusal.details = json!({"causes": [{"reason": "DisruptionBudget", "message": cause.into()}]});
+        if let Some(secs) = retry_after_secs {
+            refusal.details["retryAfterSeconds"] = secs.into();
+        }
+        refusal
+    }
+
+    /// What an eviction gets that several budgets are about: the real one says it under 500 and without a reason.
+    pub(super) fn several_budgets() -> Self {
+        let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        Self::new(500, "", message)
+    }
+
+    /// Seconds for the header `Retry-After`, if the refusal names any.
+    pub(super) fn retry_after_secs(&self) -> Option<u64> {
+        self.details["retryAfterSeconds"].as_u64()
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
@@ -87,6 +140,7 @@ impl Refusal {
             403 => ("Forbidden", "User \"simulated\" cannot do this at the cluster scope"),
             404 => ("NotFound", "the server could not find the requested resource"),
             409 => ("Conflict", "Operation cannot be fulfilled: the object has been modified, by rule"),
+            410 => ("Expired", "too old resource version, by rule"),
             422 => ("Invalid", "the object is invalid, by rule"),
             429 => ("TooManyRequests", "Too many requests, please try again later, by rule"),
             500 => ("InternalError", "Internal error occurred, by rule"),

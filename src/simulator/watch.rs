@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::collection::{Change, Collection};
+use super::object::Object;
 use super::query::Query;
 use super::selector::Selector;
 use super::status::Refusal;
@@ -27,30 +28,38 @@ const LASTS_MAX_SECS: u64 = 86_400;
 /// Changes sent in one piece.
 const BATCH: usize = 100;
 
-pub(super) struct Watch {
-    collection: Arc<Collection>,
+pub(super) struct Watch<T> {
+    collection: Arc<Collection<T>>,
     head: tokio::sync::watch::Receiver<u64>,
     selector: Selector,
     view: View,
     bookmarks: bool,
     position: u64,
     ends: Instant,
-    /// Lines to send before anything else: the objects that exist already.
-    first: Vec<u8>,
+    /// What is told before anything else: the objects that exist already.
+    first: std::vec::IntoIter<Arc<T>>,
+    /// That the bookmark at the end of those is due.
+    say_when_done: bool,
     over: bool,
 }
 
-impl Watch {
-    pub(super) fn new(collection: Arc<Collection>, query: &Query, view: View) -> Result<Self, Refusal> {
+impl<T: Object> Watch<T> {
+    pub(super) fn new(
+        collection: Arc<Collection<T>>,
+        query: &Query,
+        selector: Selector,
+        view: View,
+    ) -> Result<Self, Refusal> {
         let lasts = query.timeout_seconds.map_or(LASTS, |secs| Duration::from_secs(secs.min(LASTS_MAX_SECS)));
         let mut watch = Self {
             head: collection.follow(),
-            selector: query.selector()?,
+            selector,
             view,
             bookmarks: query.bookmarks(),
             position: 0,
             ends: Instant::now() + lasts,
-            first: Vec::new(),
+            first: Vec::new().into_iter(),
+            say_when_done: false,
             over: false,
             collection,
         };
@@ -66,15 +75,9 @@ impl Watch {
 
     fn begin_with_everything(&mut self, say_when_done: bool) {
         let page = self.collection.list(&self.selector, None, usize::MAX);
-        for object in &page.items {
-            line(&mut self.first, "ADDED", &self.view.one(object));
-        }
         self.position = page.version;
-        if say_when_done {
-            let annotations = json!({"k8s.io/initial-events-end": "true"});
-            let bookmark = self.bookmark(&annotations);
-            line(&mut self.first, "BOOKMARK", &bookmark);
-        }
+        self.first = page.items.into_iter();
+        self.say_when_done = say_when_done;
     }
 
     /// The watch as the body of an answer.
@@ -87,10 +90,10 @@ impl Watch {
 
     /// The next lines; `None` at the end.
     async fn next(&mut self) -> Option<Vec<u8>> {
-        if !self.first.is_empty() {
-            return Some(std::mem::take(&mut self.first));
+        let mut lines = self.beginning();
+        if !lines.is_empty() {
+            return Some(lines);
         }
-        let mut lines = Vec::new();
         while !self.over {
             self.head.borrow_and_update();
             match self.collection.after(self.position, BATCH) {
@@ -110,6 +113,19 @@ impl Watch {
         None
     }
 
+    /// The next lines about what exists already; empty when all is told.
+    fn beginning(&mut self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for object in self.first.by_ref().take(BATCH) {
+            line(&mut lines, "ADDED", &self.view.one(&*object));
+        }
+        if self.first.len() == 0 && std::mem::take(&mut self.say_when_done) {
+            let bookmark = self.bookmark(&json!({"k8s.io/initial-events-end": "true"}));
+            line(&mut lines, "BOOKMARK", &bookmark);
+        }
+        lines
+    }
+
     async fn wait(&mut self, lines: &mut Vec<u8>) {
         let until = self.ends.min(Instant::now() + BOOKMARK_EVERY);
         if timeout_at(until, self.head.changed()).await.is_ok() {
@@ -122,17 +138,16 @@ impl Watch {
     }
 
     /// Tells a change from the watcher's side: an object that stops matching is gone for it.
-    fn tell(&mut self, lines: &mut Vec<u8>, change: &Change) {
+    fn tell(&mut self, lines: &mut Vec<u8>, change: &Change<T>) {
         self.position = change.version;
-        let seen =
-            |object: &Option<Arc<Value>>| object.clone().filter(|object| self.selector.matches(object));
+        let seen = |object: &Option<Arc<T>>| object.clone().filter(|object| self.selector.matches(&**object));
         match (seen(&change.before), seen(&change.after)) {
             (None, None) => {}
-            (None, Some(after)) => line(lines, "ADDED", &self.view.one(&after)),
-            (Some(_), Some(after)) => line(lines, "MODIFIED", &self.view.one(&after)),
+            (None, Some(after)) => line(lines, "ADDED", &self.view.one(&*after)),
+            (Some(_), Some(after)) => line(lines, "MODIFIED", &self.view.one(&*after)),
             (Some(before), None) => {
-                let mut last = Value::clone(&before);
-                last["metadata"]["resourceVersion"] = change.version.to_string().into();
+                let mut last = T::clone(&before);
+                last.stamp(change.version);
                 line(lines, "DELETED", &self.view.one(&last));
             }
         }
@@ -143,7 +158,7 @@ impl Watch {
         if !annotations.is_null() {
             metadata["annotations"] = annotations.clone();
         }
-        json!({"kind": "Node", "apiVersion": "v1", "metadata": metadata})
+        json!({"kind": self.view.resource.kind, "apiVersion": self.view.resource.api_version(), "metadata": metadata})
     }
 }
 
@@ -156,15 +171,16 @@ fn line(lines: &mut Vec<u8>, kind: &str, object: &Value) {
 mod tests {
     use futures_util::StreamExt;
 
+    use super::super::resources::RESOURCES;
     use super::super::view::Shape;
     use super::*;
 
-    fn collection() -> Arc<Collection> {
+    fn collection() -> Arc<Collection<Value>> {
         let objects = ["a", "b"].map(|name| json!({"metadata": {"name": name, "labels": {"zone": "x"}}}));
         Arc::new(Collection::new("nodes", Arc::default(), 3, objects))
     }
 
-    fn set_zone(nodes: &Collection, name: &str, zone: &str) {
+    fn set_zone(nodes: &Collection<Value>, name: &str, zone: &str) {
         let edit = |old: &Value| {
             let mut new = old.clone();
             new["metadata"]["labels"]["zone"] = zone.into();
@@ -173,14 +189,15 @@ mod tests {
         nodes.update(name, false, edit).unwrap();
     }
 
-    fn watch(nodes: &Arc<Collection>, query: &str) -> Result<Watch, Refusal> {
+    fn watch(nodes: &Arc<Collection<Value>>, query: &str) -> Result<Watch<Value>, Refusal> {
         let query = Query::parse(&format!("/?{query}").parse().unwrap())?;
-        let view = View { shape: Shape::Object, now: jiff::Timestamp::UNIX_EPOCH };
-        Watch::new(Arc::clone(nodes), &query, view)
+        let view = View { shape: Shape::Object, now: jiff::Timestamp::UNIX_EPOCH, resource: &RESOURCES[0] };
+        let selector = query.selector(view.resource, "")?;
+        Watch::new(Arc::clone(nodes), &query, selector, view)
     }
 
     /// Every line to the end, as "TYPE name version".
-    async fn all(watch: Watch) -> Vec<String> {
+    async fn all(watch: Watch<Value>) -> Vec<String> {
         let pieces: Vec<_> = watch.lines().map(|piece| piece.unwrap().to_vec()).collect().await;
         let text = String::from_utf8(pieces.concat()).unwrap();
         let brief = |line: &str| {

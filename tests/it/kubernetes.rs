@@ -4,9 +4,12 @@
 
 mod actions;
 mod client;
+mod drain_kubectl;
 mod faults;
 mod kubectl;
+mod life;
 mod oracle;
+mod pods;
 
 use std::sync::Arc;
 use std::time::Duration;

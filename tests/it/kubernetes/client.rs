@@ -54,7 +54,8 @@ async fn what_is_not_served_is_refused_as_kubernetes_does() {
     let nodes = nodes(&simulator).await;
     let node = nodes.get("node-001").await.unwrap();
     assert_eq!(code(&nodes.replace("node-001", &Default::default(), &node).await.unwrap_err()), 405);
-    assert_eq!(code(&nodes.delete("node-001", &Default::default()).await.unwrap_err()), 405);
+    let all = nodes.delete_collection(&Default::default(), &ListParams::default()).await;
+    assert_eq!(code(&all.unwrap_err()), 405);
     assert_eq!(code(&nodes.get("node-999").await.unwrap_err()), 404);
     let unknown = ListParams::default().fields("spec.nothing=1");
     assert_eq!(code(&nodes.list(&unknown).await.unwrap_err()), 400);
