@@ -43,6 +43,7 @@ impl TokenSource for Receiver {
         match self.plan.meet("tokens.close") {
             None => self.inner.close().await,
             Some(super::Fault::Hang) => self.plan.hang("tokens.close").await,
+            Some(super::Fault::Panic) => panic!("{}: tokens.close", super::WORDS),
             // It is gone either way: what is not closed is dropped.
             Some(super::Fault::Before | super::Fault::After) => Err(super::Away::away("tokens.close")),
         }

@@ -1,10 +1,11 @@
 //! Any port with faults in front of it, for tests and for whoever writes a backend or a role.
 //!
-//! A call has three bad ends: it never arrived, it was done and the reply is lost, it hangs. A caller cannot tell the
-//! first two apart, so what a port promises about repeats must hold after both. A [`Plan`] says which call meets which
+//! A call has three bad ends: it never arrived, it was done and the reply is lost, it hangs; and a fourth, a panic, that is
+//! our own. A caller cannot tell the first two apart, so what a port promises about repeats must hold after both. A [`Plan`] says which call meets which
 //! fault; the same plan can ask again, as callers do. Not here: what each port promises (its own page).
 
 mod bus;
+mod clusters;
 mod dispatch;
 pub mod fixtures;
 mod plan;
@@ -22,6 +23,9 @@ use crate::bus::BusError;
 use crate::dispatch::DispatchError;
 use crate::store::StoreError;
 use crate::tickets::TicketError;
+
+/// What every fault says of itself.
+pub const WORDS: &str = "a planned fault";
 
 /// A port with faults in front of it.
 pub struct Faulty<S: ?Sized> {
@@ -45,7 +49,7 @@ pub(crate) trait Away {
 
 impl Away for StoreError {
     fn away(doing: &'static str) -> Self {
-        Self::Unavailable { doing, source: "a planned fault".into() }
+        Self::Unavailable { doing, source: WORDS.into() }
     }
 
     fn is_away(&self) -> bool {
@@ -55,7 +59,7 @@ impl Away for StoreError {
 
 impl Away for BusError {
     fn away(doing: &'static str) -> Self {
-        Self::Unavailable { doing, source: "a planned fault".into() }
+        Self::Unavailable { doing, source: WORDS.into() }
     }
 
     fn is_away(&self) -> bool {
@@ -65,7 +69,7 @@ impl Away for BusError {
 
 impl Away for DispatchError {
     fn away(doing: &'static str) -> Self {
-        Self { doing, source: "a planned fault".into() }
+        Self { doing, source: WORDS.into() }
     }
 
     fn is_away(&self) -> bool {
@@ -75,7 +79,7 @@ impl Away for DispatchError {
 
 impl Away for TicketError {
     fn away(doing: &'static str) -> Self {
-        Self { doing, source: "a planned fault".into() }
+        Self { doing, source: WORDS.into() }
     }
 
     fn is_away(&self) -> bool {
@@ -96,6 +100,7 @@ macro_rules! pass {
                     Err($crate::faulty::Away::away($name))
                 }
                 Some($crate::faulty::Fault::Hang) => $plan.hang($name).await,
+                Some($crate::faulty::Fault::Panic) => panic!("{}: {}", $crate::faulty::WORDS, $name),
             };
             asked += 1;
             if !$plan.asks_again(asked, &reply) {

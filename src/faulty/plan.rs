@@ -20,6 +20,8 @@ pub enum Fault {
     After,
     /// It never answers.
     Hang,
+    /// It is a mistake of ours: a panic.
+    Panic,
 }
 
 /// A call that hung.

@@ -1,9 +1,11 @@
 //! What callers are told while something that a gateway needs is away: a refusal that says when to come back, never a
 //! false success and never what a backend said.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use milepost::config::DatabaseConfig;
+use milepost::faulty::{Fault, Plan, WORDS};
 use milepost::gateway::auth::Role;
 use milepost::postgres::Database;
 use milepost::store::PostgresStore;
@@ -13,7 +15,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::gateway_faults::{Fault, Faults, SECRET};
+use crate::gateway_faults::{Losing, wrap};
 use crate::gateway_rig::{Answer, Live, Rig, Sse, progress, refusal, with_header, ws_request};
 use crate::support::{PATIENCE, until};
 
@@ -22,10 +24,10 @@ fn draft() -> Value {
 }
 
 /// A gateway with faults in front of every port, and one queued task.
-async fn faulty(change: impl FnOnce(&mut milepost::gateway::Parts)) -> (Rig, Faults, String) {
-    let faults = Faults::default();
+async fn faulty(change: impl FnOnce(&mut milepost::gateway::Parts)) -> (Rig, Plan, String) {
+    let faults = Plan::new();
     let rig = Rig::with(|parts| {
-        faults.wrap(parts);
+        wrap(&faults, parts);
         change(parts);
     })
     .await;
@@ -67,7 +69,7 @@ async fn ask(rig: &Rig, method: &Method, path: &str) -> Answer {
 fn assert_refused(answer: &Answer, status: u16, kind: &str, what: &str) {
     assert_eq!((answer.status, answer.fields().len()), (status, 0), "{what}: {answer:?}");
     assert_eq!(answer.text("type"), format!("urn:milepost:problem:{kind}"), "{what}");
-    assert!(!answer.body.to_string().contains(SECRET), "{what}: {answer:?}");
+    assert!(!answer.body.to_string().contains(WORDS), "{what}: {answer:?}");
     let again = answer.header("retry-after").map(|after| after.parse::<u64>().unwrap() >= 1);
     assert_eq!(again, (status == 503).then_some(true), "{what}: {answer:?}");
 }
@@ -76,7 +78,7 @@ fn assert_refused(answer: &Answer, status: u16, kind: &str, what: &str) {
 async fn a_port_that_fails_is_a_503_with_retry_after_and_leaves_no_trace() {
     let (rig, faults, task) = faulty(|_| {}).await;
     for (call, method, path) in routes(&task) {
-        faults.set(call, Fault::Fails);
+        faults.always(call, Fault::Before);
         let answer = ask(&rig, &method, &path).await;
         assert_refused(&answer, 503, "unavailable", &format!("{call}: {method} {path}"));
         faults.clear();
@@ -93,7 +95,7 @@ async fn a_port_that_fails_is_a_503_with_retry_after_and_leaves_no_trace() {
 async fn a_request_past_its_time_is_a_503_with_retry_after() {
     let (rig, faults, task) = faulty(|parts| parts.server.request_timeout = Duration::from_millis(200)).await;
     for (call, method, path) in routes(&task) {
-        faults.set(call, Fault::Hangs);
+        faults.always(call, Fault::Hang);
         let answer = ask(&rig, &method, &path).await;
         assert_refused(&answer, 503, "unavailable", &format!("{call}: {method} {path}"));
         assert!(answer.text("detail").starts_with("the request took too long"), "{answer:?}");
@@ -106,9 +108,9 @@ async fn a_request_past_its_time_is_a_503_with_retry_after() {
 async fn a_stop_lets_a_request_finish_and_takes_no_other() {
     let (rig, faults, _) = faulty(|parts| parts.server.request_timeout = Duration::from_secs(1)).await;
     let request = || rig.request(Method::GET, "/api/v1/tasks", "ada");
-    faults.set("store.list", Fault::Hangs);
+    faults.always("store.list", Fault::Hang);
     let asked = tokio::spawn(Answer::of(request()));
-    until("the request is at work", async || faults.met("store.list")).await;
+    until("the request is at work", async || faults.met("store.list") > 0).await;
     rig.life.stop();
     assert_refused(&asked.await.unwrap(), 503, "unavailable", "what was begun is answered");
     faults.clear();
@@ -141,14 +143,14 @@ async fn a_body_that_does_not_come_ends_with_the_time_of_the_request() {
 async fn a_mistake_of_ours_is_a_500_that_tells_nothing_and_harms_nobody_else() {
     let (rig, faults, task) = faulty(|_| {}).await;
     for (call, method, path) in routes(&task) {
-        faults.set(call, Fault::Panics);
+        faults.always(call, Fault::Panic);
         let answer = ask(&rig, &method, &path).await;
         assert_refused(&answer, 500, "internal", &format!("{call}: {method} {path}"));
         faults.clear();
     }
     let mut other = rig.live("bob", None).await;
     other.snapshot().await;
-    faults.set("store.snapshot", Fault::Panics);
+    faults.always("store.snapshot", Fault::Panic);
     let mut live = Live::open(bearer(&rig, "ada", "")).await.unwrap();
     assert!(live.cut().await, "a session that panics cuts its own socket");
     faults.clear();
@@ -163,8 +165,8 @@ async fn a_mistake_of_ours_is_a_500_that_tells_nothing_and_harms_nobody_else() {
 #[tokio::test]
 async fn a_submit_that_nobody_could_be_told_of_is_still_accepted() {
     let (rig, faults, _) = faulty(|_| {}).await;
-    faults.set("publisher.publish", Fault::Fails);
-    faults.set("dispatcher.notify", Fault::Fails);
+    faults.always("publisher.publish", Fault::Before);
+    faults.always("dispatcher.notify", Fault::Before);
     let made = rig.post("/api/v1/tasks", "ada", &draft()).await;
     assert_eq!(made.status, 202, "{made:?}");
     assert!(rig.metrics.text().contains("milepost_publish_errors_total 1"), "{}", rig.metrics.text());
@@ -183,8 +185,8 @@ fn bearer(rig: &Rig, user: &str, query: &str) -> tokio_tungstenite::tungstenite:
 #[tokio::test]
 async fn a_live_connection_that_cannot_begin_is_a_503_with_retry_after() {
     let (rig, faults, _) = faulty(|_| {}).await;
-    for fault in [Fault::Fails, Fault::Hangs] {
-        faults.set("feed.follow", fault);
+    for fault in [Fault::Before, Fault::Hang] {
+        faults.always("feed.follow", fault);
         let (ws, sse) = tokio::join!(refusal(bearer(&rig, "ada", "")), rig.get("/api/v1/live/sse", "bob"));
         assert_eq!(ws.status(), 503, "{fault:?}");
         assert_eq!(ws.headers()["content-type"], "application/problem+json");
@@ -192,7 +194,7 @@ async fn a_live_connection_that_cannot_begin_is_a_503_with_retry_after() {
         assert_refused(&sse, 503, "unavailable", &format!("{fault:?}"));
     }
     faults.clear();
-    faults.set("tickets.redeem", Fault::Fails);
+    faults.always("tickets.redeem", Fault::Before);
     let request = rig.http.get(rig.url("/api/v1/live/sse?ticket=x")).header("sec-fetch-site", "same-origin");
     assert_refused(&Answer::of(request).await, 503, "unavailable", "tickets");
     faults.clear();
@@ -205,7 +207,7 @@ async fn a_live_connection_that_cannot_begin_is_a_503_with_retry_after() {
 #[tokio::test]
 async fn an_outage_does_not_use_up_the_sockets_of_a_user() {
     let (rig, faults, _) = faulty(|parts| parts.limits.sockets_per_user = 4).await;
-    faults.set("feed.follow", Fault::Hangs);
+    faults.always("feed.follow", Fault::Hang);
     let refused = || async { refusal(bearer(&rig, "ada", "")).await.status() };
     let all = futures_util::future::join_all([refused(), refused(), refused(), refused()]).await;
     assert!(all.iter().all(|status| *status == 503), "{all:?}");
@@ -234,7 +236,7 @@ async fn a_live_connection_that_cannot_be_brought_up_to_date_is_closed_with_4011
         ("feed.replay", ""),
         ("feed.replay", resume.as_str()),
     ] {
-        faults.set(call, Fault::Fails);
+        faults.always(call, Fault::Before);
         let mut live = Live::open(bearer(&rig, "ada", query)).await.unwrap();
         assert_eq!(live.closed().await, 4011, "{call} {query}");
         let path = format!("/api/v1/live/sse{query}");
@@ -256,8 +258,7 @@ async fn a_live_connection_that_cannot_be_brought_up_to_date_is_closed_with_4011
 /// A stream that is lost again while the snapshot is on its way is tried anew, but not for ever.
 #[tokio::test]
 async fn a_stream_that_is_lost_at_every_start_ends_the_connection() {
-    let (rig, faults, _) = faulty(|_| {}).await;
-    faults.set("feed.replay", Fault::Loses);
+    let rig = Rig::with(|parts| parts.feed = Arc::new(Losing(Arc::clone(&parts.feed)))).await;
     let mut live = Live::open(bearer(&rig, "ada", "")).await.unwrap();
     let mut starts = Vec::new();
     let code = loop {

@@ -16,6 +16,7 @@ use milepost::task::{Draft, Event, Status, TaskId};
 use milepost::verify::record::{FORMAT, FaultStep, Meta, Phase};
 use milepost::verify::{HistoryLog, Record, Report, check};
 use milepost_harness::Replica;
+use milepost_harness::process::wait_for;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::sync::watch;
@@ -242,7 +243,14 @@ impl Meter {
         self.world.hub.workers[holder].process().signal(Signal::SIGCONT)?;
         self.note("stop-worker", Phase::Healed);
         self.hear_end(task).await?;
-        sleep(Duration::from_secs(2)).await;
+        let woken = &self.world.hub.workers[holder];
+        block_in_place(|| {
+            wait_for(
+                PATIENCE,
+                "the woken worker to let go",
+                || Ok(woken.metric("milepost_tasks_held")? < 1.0),
+            )
+        })?;
         let metrics = block_in_place(|| self.world.hub.workers[holder].metrics())?;
         let refused = metrics.lines().filter(|line| line.starts_with("milepost_fenced_writes"));
         let refused = refused.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
