@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::budget::BudgetArgs;
+use super::drain::DrainArgs;
 use super::exit::UsageError;
 use crate::config::duration;
 use crate::task::spec::TaskSpec;
@@ -13,7 +14,7 @@ use crate::task::{Draft, TaskId};
 /// Flags that describe a task.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DraftArgs {
-    /// What to do: cordon, uncordon, label, unlabel, taint, untaint or wait.
+    /// What to do: cordon, uncordon, drain, label, unlabel, taint, untaint or wait.
     #[arg(value_name = "ACTION")]
     pub action: String,
 
@@ -83,6 +84,9 @@ pub struct DraftArgs {
 
     #[command(flatten)]
     pub(super) budget: BudgetArgs,
+
+    #[command(flatten)]
+    pub drain: DrainArgs,
 }
 
 impl DraftArgs {
@@ -128,7 +132,9 @@ impl DraftArgs {
             ("--duration", self.duration.is_some(), &["wait"]),
             ("--fail-every", self.fail_every.is_some(), &["wait"]),
         ];
-        match flags.iter().find(|(_, given, actions)| *given && !actions.contains(&self.action.as_str())) {
+        let drains = self.drain.given().map(|(flag, given)| (flag, given, &["drain"][..]));
+        let mut flags = flags.iter().chain(&drains);
+        match flags.find(|(_, given, actions)| *given && !actions.contains(&self.action.as_str())) {
             Some((flag, _, actions)) => {
                 Err(UsageError(format!("{flag} is for {}, not for {}", actions.join(" and "), self.action)))
             }
@@ -143,6 +149,7 @@ impl DraftArgs {
                     self.labels.iter().map(|text| label(text)).collect();
                 json!({ "labels": labels?, "overwrite": self.overwrite })
             }
+            "drain" => self.drain.parameters()?,
             "unlabel" => json!({ "keys": self.keys }),
             "taint" => {
                 let taints: Result<Vec<Value>, _> = self.taints.iter().map(|text| taint(text)).collect();
@@ -233,6 +240,14 @@ mod tests {
             (
                 DraftArgs { labels: vec!["a=b".into()], ..args("cordon") },
                 "--label is for label, not for cordon",
+            ),
+            (
+                DraftArgs { drain: DrainArgs { force: true, ..DrainArgs::default() }, ..args("cordon") },
+                "--force is for drain, not for cordon",
+            ),
+            (
+                DraftArgs { item_timeout: Some(Duration::from_secs(1)), ..args("drain") },
+                "item_timeout_ms must be left out: a drain has timeout_seconds of its own",
             ),
             (DraftArgs { overwrite: true, ..args("untaint") }, "--overwrite is for label and taint"),
             (DraftArgs { labels: vec!["a".into()], ..args("label") }, "is not key=value"),

@@ -10,7 +10,8 @@ pub mod connection;
 pub mod control;
 pub mod demo;
 pub mod doctor;
-pub mod draft;
+mod draft;
+pub mod drain;
 pub mod dump;
 pub mod exit;
 pub mod history;
@@ -71,7 +72,7 @@ enum Command {
     /// A Kubernetes API on loopback with virtual nodes.
     Simulator(simulator::SimulatorArgs),
     /// Submit a task.
-    Submit(submit::SubmitArgs),
+    Submit(Box<submit::SubmitArgs>),
     /// Follow tasks live to their end.
     Watch(watch::WatchArgs),
     /// List tasks, or show one with its items.

@@ -225,6 +225,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/tasks", post(tasks::create))
         .route("/nodes/batch/cordon", post(nodes::cordon))
         .route("/nodes/batch/uncordon", post(nodes::uncordon))
+        .route("/nodes/batch/drain", post(nodes::drain))
         .route("/nodes/batch/label", post(nodes::label))
         .route("/nodes/batch/unlabel", post(nodes::unlabel))
         .route("/nodes/batch/taint", post(nodes::taint))

@@ -18,7 +18,7 @@ use super::routes::{clusters, control, live, nodes, tasks};
                        The frames of live connections are described in docs/protocol.md."
     ),
     paths(
-        nodes::cordon, nodes::uncordon, nodes::label, nodes::unlabel, nodes::taint, nodes::untaint,
+        nodes::cordon, nodes::uncordon, nodes::drain, nodes::label, nodes::unlabel, nodes::taint, nodes::untaint,
         tasks::create, tasks::list, tasks::get, tasks::items, control::cancel, control::pause, control::resume,
         control::concurrency, control::retry,
         clusters::list, clusters::nodes,

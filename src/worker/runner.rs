@@ -239,7 +239,10 @@ impl Runner {
             reporter: Arc::clone(&self.reporter),
             guard: Arc::clone(&self.guard),
             action: Arc::clone(action),
-            tries: Tries::new(&self.worker.parts.config, self.task.item_timeout),
+            tries: Tries::new(
+                &self.worker.parts.config,
+                self.task.item_timeout.or_else(|| self.task.action.item_timeout()),
+            ),
             queue: Arc::clone(&self.queue),
             left: Arc::clone(&self.left),
             number: Mutex::default(),

@@ -55,6 +55,7 @@ async fn every_action_has_a_route_of_its_own() {
     let bodies = [
         ("cordon", json!({})),
         ("uncordon", json!({})),
+        ("drain", json!({"ignore_daemonsets": true, "timeout_seconds": 60, "pod_selector": "app=web"})),
         ("label", json!({"labels": {"tier": "gold"}, "overwrite": true})),
         ("unlabel", json!({"keys": ["tier"]})),
         ("taint", json!({"taints": [{"key": "dedicated", "value": "x", "effect": "NoSchedule"}]})),
@@ -72,7 +73,7 @@ async fn every_action_has_a_route_of_its_own() {
             );
         }
     }
-    assert_eq!(rig.recorded().await, 6);
+    assert_eq!(rig.recorded().await, 7);
     rig.stop().await;
 }
 

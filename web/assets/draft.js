@@ -8,6 +8,12 @@ export const ACTIONS = {
     parameters: null,
     foreign: true,
   },
+  drain: {
+    word: "Drain",
+    help: "Marks nodes unschedulable and evicts their pods, within what disruption budgets allow.",
+    parameters: null,
+    drain: true,
+  },
   label: { word: "Label", help: "Sets labels on nodes.", parameters: "labels", overwrite: true },
   unlabel: { word: "Remove labels", help: "Removes labels from nodes, by key.", parameters: "keys" },
   taint: {
@@ -31,12 +37,14 @@ const filled = (row) => Object.values(row).some((value) => value !== "");
 /**
  * The parameters of an action from the form's rows `{key, value, effect}` and its switches. Rows left empty do not count.
  */
-export function parametersOf(action, rows, { overwrite = false, foreign = false, ofTask = null } = {}) {
+export function parametersOf(action, rows, { overwrite = false, foreign = false, ofTask = null, drain = {} } = {}) {
   const used = rows.filter((row) => filled({ key: row.key, value: row.value ?? "" }));
   const more = ACTIONS[action].overwrite ? { overwrite } : {};
   switch (action) {
     case "uncordon":
       return ofTask ? { of_task: ofTask } : foreign ? { foreign } : {};
+    case "drain":
+      return drainOf(drain);
     case "label":
       return { labels: Object.fromEntries(used.map((row) => [row.key, row.value])), ...more };
     case "unlabel":
@@ -48,6 +56,13 @@ export function parametersOf(action, rows, { overwrite = false, foreign = false,
     default:
       return {};
   }
+}
+
+/** The parameters of a drain from what its fields hold: what is left empty is left out. */
+function drainOf(fields) {
+  const given = Object.entries(fields).filter(([, value]) => value !== "" && value !== false);
+  const number = (name, value) => (name.endsWith("_seconds") ? Number(value) : value);
+  return Object.fromEntries(given.map(([name, value]) => [name, number(name, value)]));
 }
 
 /** The form's rows for parameters that a task was submitted with. */
@@ -111,6 +126,13 @@ const FIELDS = [
   "overwrite",
   "foreign",
   "of_task",
+  "grace_period_seconds",
+  "timeout_seconds",
+  "ignore_daemonsets",
+  "delete_emptydir_data",
+  "force",
+  "pod_selector",
+  "skip_wait_for_delete_timeout_seconds",
 ];
 const OTHER_NAMES = { cluster: "cluster_name", items: "node_names" };
 

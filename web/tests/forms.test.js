@@ -42,6 +42,16 @@ test("an uncordon is of Milepost's cordons, of everybody's, or of one task's", (
   assert.deepEqual(parametersOf("uncordon", [], { foreign: true, ofTask: "t" }), { of_task: "t" });
 });
 
+test("a drain sends what is set and leaves the rest to its defaults", () => {
+  const none = { ignore_daemonsets: false, force: false, pod_selector: "", timeout_seconds: "" };
+  assert.deepEqual(parametersOf("drain", [], { drain: none }), {});
+  const some = { ...none, ignore_daemonsets: true, pod_selector: "app=web", timeout_seconds: "90" };
+  const drain = { ...some, grace_period_seconds: "0" };
+  const expected = { ignore_daemonsets: true, pod_selector: "app=web", timeout_seconds: 90, grace_period_seconds: 0 };
+  assert.deepEqual(parametersOf("drain", [], { drain }), expected);
+  assert.equal(fieldOf({ field: "parameters.timeout_seconds", reason: "x" }), "timeout_seconds");
+});
+
 test("a cordon says whose it is, since when and why", () => {
   const node = { cordoned_by: "ada", cordoned_at: "2026-01-02T03:04:05Z", cordon_task: "t", cordon_reason: "disk" };
   assert.equal(cordonWords(node), "Cordoned by ada (Milepost task t) since 2026-01-02T03:04:05Z: disk");

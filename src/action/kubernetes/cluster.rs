@@ -5,10 +5,13 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::stream::{BoxStream, StreamExt};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper::header::{HeaderValue, USER_AGENT};
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{ApiResource, DynamicObject, GetParams, ListParams, ObjectList, Patch, PatchParams};
+use kube::api::{
+    ApiResource, DynamicObject, GetParams, ListParams, ObjectList, Patch, PatchParams, WatchEvent,
+};
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Request;
@@ -104,16 +107,46 @@ impl Cluster {
         Ok(all)
     }
 
-    async fn call<T: DeserializeOwned>(
+    /// Makes a call when its turn has come.
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        request: hyper::Request<Vec<u8>>,
+        sender: &HeaderValue,
+    ) -> Result<T, CallError> {
+        self.turn().await?;
+        self.send(request, sender, self.call_timeout).await
+    }
+
+    /// Waits for the turn of one call. Cancel-safe.
+    pub(super) async fn turn(&self) -> Result<(), CallError> {
+        timeout(TURN_MAX, self.turns.until_ready()).await.map_err(|_| CallError::Crowded(TURN_MAX))
+    }
+
+    /// Makes a call whose turn has come, and that may take longer than others: at least `limit`.
+    pub(super) async fn send<T: DeserializeOwned>(
         &self,
         mut request: hyper::Request<Vec<u8>>,
         sender: &HeaderValue,
+        limit: Duration,
     ) -> Result<T, CallError> {
         let client = self.connect().await.map_err(kube::Error::Service)?;
         request.headers_mut().insert(USER_AGENT, sender.clone());
-        timeout(TURN_MAX, self.turns.until_ready()).await.map_err(|_| CallError::Crowded(TURN_MAX))?;
-        let limit = self.call_timeout;
+        let limit = limit.max(self.call_timeout);
         Ok(timeout(limit, client.request(request)).await.map_err(|_| CallError::TimedOut(limit))??)
+    }
+
+    /// Opens a watch; that it is opened has a deadline, how long it lasts is the server's choice.
+    pub(super) async fn watch<T: Clone + DeserializeOwned + Send + 'static>(
+        &self,
+        mut request: hyper::Request<Vec<u8>>,
+        sender: &HeaderValue,
+    ) -> Result<BoxStream<'static, kube::Result<WatchEvent<T>>>, CallError> {
+        self.turn().await?;
+        let client = self.connect().await.map_err(kube::Error::Service)?;
+        request.headers_mut().insert(USER_AGENT, sender.clone());
+        let limit = self.call_timeout;
+        let opened = timeout(limit, client.request_events::<T>(request)).await;
+        Ok(opened.map_err(|_| CallError::TimedOut(limit))??.boxed())
     }
 
     #[cfg(test)]

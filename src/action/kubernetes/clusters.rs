@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::agent;
 use super::annotations::Annotations;
 use super::cluster::{Cluster, Source};
+use super::drain::Drain;
 use super::driver::{Change, NodeAction};
 use super::errors::root_cause;
 use super::node::view;
@@ -17,7 +18,7 @@ use crate::action::{Action, ActionError, ClusterError, NodeView};
 use crate::clock::Clock;
 use crate::config::{ActionsConfig, ClusterConfig};
 use crate::store::Task;
-use crate::task::ClusterName;
+use crate::task::{ActionSpec, ClusterName};
 
 /// How many calls' time a list of all nodes may take.
 const LIST_CALLS: u32 = 3;
@@ -90,13 +91,20 @@ impl KubeClusters {
         clock: Arc<dyn Clock>,
     ) -> Result<Option<Arc<dyn Action>>, ActionError> {
         let Some(cluster) = self.clusters.get(&task.cluster) else { return Ok(None) };
-        let change = Change::new(task, &self.annotations)?;
         cluster.connect().await.map_err(|error| {
             let cause = root_cause(error.as_ref());
             ActionError::permanent(format!("cluster {} cannot be used: {cause}", cluster.name))
         })?;
         let sender = agent::of_task(task);
-        Ok(Some(Arc::new(NodeAction { cluster: Arc::clone(cluster), change, clock, sender })))
+        Ok(Some(match &task.action {
+            ActionSpec::Drain(asked) => {
+                Arc::new(Drain::new(task, asked, &self.annotations, cluster, (clock, sender)))
+            }
+            _ => {
+                let change = Change::new(task, &self.annotations)?;
+                Arc::new(NodeAction { cluster: Arc::clone(cluster), change, clock, sender })
+            }
+        }))
     }
 
     /// The nodes of a cluster, by name. Bounded in time and number; cancel-safe.

@@ -53,8 +53,11 @@ impl Change {
             ActionSpec::Unlabel(unwanted) => Self::Unlabel(unwanted.clone()),
             ActionSpec::Taint(wanted) => Self::Taint(wanted.clone()),
             ActionSpec::Untaint(unwanted) => Self::Untaint(unwanted.clone()),
-            other @ ActionSpec::Wait(_) => {
-                return Err(ActionError::permanent(format!("{} is not done to nodes", other.name())));
+            other @ (ActionSpec::Drain(_) | ActionSpec::Wait(_)) => {
+                return Err(ActionError::permanent(format!(
+                    "{} is not done by a patch of nodes",
+                    other.name()
+                )));
             }
         };
         change.check_keys()?;

@@ -38,9 +38,17 @@ pub(super) struct Call<'a> {
 }
 
 impl CallError {
+    /// The code of the API's answer, if it was one.
+    pub(super) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Kube(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
+    }
+
     /// Whether another writer was faster.
     pub(super) fn is_conflict(&self) -> bool {
-        matches!(self, Self::Kube(kube::Error::Api(status)) if status.code == 409)
+        self.code() == Some(409)
     }
 
     pub(super) fn into_action(self, call: Call<'_>) -> ActionError {

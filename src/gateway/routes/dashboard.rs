@@ -49,6 +49,7 @@ const FILES: &[File] = files! {
     "/assets/theme.js" => "assets/theme.js",
     "/assets/views/bar.js" => "assets/views/bar.js",
     "/assets/views/budget.js" => "assets/views/budget.js",
+    "/assets/views/drain.js" => "assets/views/drain.js",
     "/assets/views/family.js" => "assets/views/family.js",
     "/assets/views/items.js" => "assets/views/items.js",
     "/assets/views/list.js" => "assets/views/list.js",

@@ -83,6 +83,27 @@ batch! {
 }
 
 batch! {
+    /// Makes nodes unschedulable and evicts their pods, by the rules of `kubectl drain`. Disruption budgets are always
+    /// respected. `item_timeout_ms` is refused: `timeout_seconds` says how long a node may take.
+    DrainBatch, "drain" {
+        /// Seconds for each pod to end by itself; left out or -1 for the pod's own.
+        grace_period_seconds: Option<i64>,
+        /// How long one node may take from its first eviction, in seconds: 1 to 86,400, 1,800 when left out.
+        timeout_seconds: Option<u32>,
+        /// Leave pods of DaemonSets where they are; without it a node with such pods is refused.
+        #[serde(default)] ignore_daemonsets: bool,
+        /// Evict pods with emptyDir volumes, whose data is lost; without it a node with such pods is refused.
+        #[serde(default)] delete_emptydir_data: bool,
+        /// Evict pods that nothing makes anew; without it a node with such pods is refused.
+        #[serde(default)] force: bool,
+        /// Only pods that this label selector selects.
+        pod_selector: Option<String>,
+        /// Do not wait for pods that have been terminating for longer than this; 0 or left out: wait for all.
+        skip_wait_for_delete_timeout_seconds: Option<u32>,
+    }
+}
+
+batch! {
     /// Sets labels on nodes.
     LabelBatch, "label" {
         /// Labels to set.
@@ -182,6 +203,7 @@ macro_rules! route {
 
 route!(/** Cordon nodes */ cordon, CordonBatch, "/api/v1/nodes/batch/cordon");
 route!(/** Uncordon nodes */ uncordon, UncordonBatch, "/api/v1/nodes/batch/uncordon");
+route!(/** Drain nodes */ drain, DrainBatch, "/api/v1/nodes/batch/drain");
 route!(/** Label nodes */ label, LabelBatch, "/api/v1/nodes/batch/label");
 route!(/** Remove labels from nodes */ unlabel, UnlabelBatch, "/api/v1/nodes/batch/unlabel");
 route!(/** Taint nodes */ taint, TaintBatch, "/api/v1/nodes/batch/taint");

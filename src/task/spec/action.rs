@@ -4,11 +4,13 @@
 //! Not here: what an action does to an item ([`crate::action`]).
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::SpecError;
+use super::drain::{self, DrainParameters};
 use super::fault::Faults;
 use crate::task::TaskId;
 
@@ -70,6 +72,8 @@ pub enum ActionSpec {
     Cordon,
     /// Make a node schedulable.
     Uncordon(UncordonParameters),
+    /// Make a node unschedulable and evict its pods.
+    Drain(DrainParameters),
     /// Set labels on a node.
     Label(LabelParameters),
     /// Remove labels from a node.
@@ -152,7 +156,8 @@ pub struct WaitParameters {
 }
 
 /// Names of all actions, as used in requests.
-pub const ACTIONS: [&str; 7] = ["cordon", "uncordon", "label", "unlabel", "taint", "untaint", "wait"];
+pub const ACTIONS: [&str; 8] =
+    ["cordon", "uncordon", "drain", "label", "unlabel", "taint", "untaint", "wait"];
 
 impl ActionSpec {
     /// The action's name, as used in requests and events.
@@ -161,6 +166,7 @@ impl ActionSpec {
         match self {
             Self::Cordon => "cordon",
             Self::Uncordon(_) => "uncordon",
+            Self::Drain(_) => "drain",
             Self::Label(_) => "label",
             Self::Unlabel(_) => "unlabel",
             Self::Taint(_) => "taint",
@@ -175,6 +181,7 @@ impl ActionSpec {
         let parameters = match self {
             Self::Cordon => Ok(Value::Object(serde_json::Map::new())),
             Self::Uncordon(p) => serde_json::to_value(p),
+            Self::Drain(p) => serde_json::to_value(p),
             Self::Label(p) => serde_json::to_value(p),
             Self::Unlabel(p) => serde_json::to_value(p),
             Self::Taint(p) => serde_json::to_value(p),
@@ -182,6 +189,15 @@ impl ActionSpec {
             Self::Wait(p) => serde_json::to_value(p),
         };
         parameters.expect("parameters are plain maps, lists and texts")
+    }
+
+    /// The time-out of one item, for an action that knows better than the worker's setting for quick ones.
+    #[must_use]
+    pub fn item_timeout(&self) -> Option<Duration> {
+        match self {
+            Self::Drain(parameters) => Some(parameters.item_timeout()),
+            _ => None,
+        }
     }
 
     /// Reads an action from its name and parameters, checking both.
@@ -202,6 +218,7 @@ fn parse_action(name: &str, parameters: &Value, faults: &mut Faults) -> Option<A
     match name {
         "cordon" => no_parameters(parameters, faults).map(|()| ActionSpec::Cordon),
         "uncordon" => read(parameters, faults).map(ActionSpec::Uncordon),
+        "drain" => read(parameters, faults).map(ActionSpec::Drain),
         "label" => read(parameters, faults).map(ActionSpec::Label),
         "unlabel" => read(parameters, faults).map(ActionSpec::Unlabel),
         "taint" => read(parameters, faults).map(ActionSpec::Taint),
@@ -244,6 +261,7 @@ fn check_action(action: &ActionSpec, faults: &mut Faults) {
                 );
             }
         }
+        ActionSpec::Drain(p) => drain::check(p, faults),
         ActionSpec::Label(p) => {
             check_size("parameters.labels", p.labels.len(), faults);
             for (key, value) in &p.labels {
@@ -294,9 +312,7 @@ fn check_size(field: &str, len: usize, faults: &mut Faults) {
 
 /// A label key: an optional DNS subdomain and `/`, then a name of at most 63 characters.
 fn check_label_key(field: &str, key: &str, faults: &mut Faults) {
-    let (prefix, name) = key.split_once('/').map_or((None, key), |(p, n)| (Some(p), n));
-    let prefix_ok = prefix.is_none_or(is_dns_subdomain);
-    if !prefix_ok || name.is_empty() || !is_label_text(name) {
+    if !is_label_key(key) {
         faults.add(
             field,
             "must be a label key: an optional DNS name and '/', then at most 63 letters, digits, '-', '_' or '.', \
@@ -315,7 +331,12 @@ fn check_label_value(field: &str, value: &str, faults: &mut Faults) {
     }
 }
 
-fn is_label_text(text: &str) -> bool {
+pub(super) fn is_label_key(key: &str) -> bool {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(p, n)| (Some(p), n));
+    prefix.is_none_or(is_dns_subdomain) && !name.is_empty() && is_label_text(name)
+}
+
+pub(super) fn is_label_text(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let edge = |b: Option<&u8>| b.is_none_or(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();

@@ -4,8 +4,10 @@
 //! is in [`action`], what a retry may ask for in [`retry`]. Not here: whether the cluster exists and whether the user may do this (gateway).
 
 mod action;
+mod drain;
 mod fault;
 mod retry;
+mod selector;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,6 +19,7 @@ pub use action::{
     ACTIONS, ActionSpec, LabelParameters, PARAMETERS_MAX, Taint, TaintEffect, TaintParameters, TaintRef,
     UncordonParameters, UnlabelParameters, UntaintParameters, WaitParameters,
 };
+pub use drain::{DRAIN_TIMEOUT_DEFAULT, DrainParameters};
 pub use fault::{Fault, SpecError};
 pub use retry::{Retry, RetryDraft};
 
@@ -114,6 +117,10 @@ impl TaskSpec {
         let cluster = faults.field("cluster", ClusterName::new(&draft.cluster));
         let items = check_items(&draft.items, &mut faults);
         check_limits(&draft, &mut faults);
+        if draft.item_timeout_ms.is_some() && action.as_ref().is_some_and(|a| a.item_timeout().is_some()) {
+            let own = "must be left out: a drain has timeout_seconds of its own";
+            faults.add("item_timeout_ms", own);
+        }
         let spec = action.zip(cluster).zip(items).map(|((action, cluster), items)| Self {
             action,
             cluster,

@@ -5,6 +5,7 @@ import { attr, h, icon, show, text } from "../dom.js";
 import { ACTIONS, bodyOf, faultsOf, fieldOf, rowsOf, wordsOf } from "../draft.js";
 import { plural } from "../format.js";
 import { BudgetFields } from "./budget.js";
+import { DrainFields } from "./drain.js";
 import { ParameterRows } from "./parameters.js";
 import { NodePicker } from "./picker.js";
 import { toast } from "./parts.js";
@@ -103,6 +104,7 @@ export class SubmitPage {
       clusterField,
       this.#actionField(),
       this.#parametersField(),
+      this.#drainField(),
       reason,
       h("div.pair", {}, priority, concurrency),
       this.#budgetField(),
@@ -151,6 +153,13 @@ export class SubmitPage {
     return this.parametersField;
   }
 
+  #drainField() {
+    this.drain = new DrainFields();
+    for (const [field, shown] of this.drain.faults) this.#faults.set(field, shown);
+    this.drainField = h("fieldset.field", {}, h("legend", {}, "How to drain"), this.drain.node);
+    return this.drainField;
+  }
+
   #nodesField() {
     const fault = h("p.fault", { id: "fault-node_names", hidden: true });
     this.#faults.set("node_names", { fault, control: this.picker.list });
@@ -192,6 +201,7 @@ export class SubmitPage {
     this.rows.choose(task.action, rowsOf(task.parameters));
     this.overwrite.checked = task.parameters?.overwrite === true;
     this.foreign.checked = task.parameters?.foreign === true;
+    this.drain.choose(task.action === "drain" ? task.parameters : null);
     this.#ofTask = task.parameters?.of_task ?? null;
     this.reason.value = task.reason ?? "";
     this.concurrency.value = task.concurrency ?? "";
@@ -242,7 +252,7 @@ export class SubmitPage {
   #choose(action) {
     this.#action = action;
     this.#ofTask = null;
-    const { help, parameters, overwrite, foreign } = ACTIONS[action];
+    const { help, parameters, overwrite, foreign, drain } = ACTIONS[action];
     text(this.help, help);
     show(this.parametersField, parameters !== null || Boolean(foreign));
     show(this.rows.node, parameters !== null);
@@ -250,6 +260,7 @@ export class SubmitPage {
     show(this.overwriteLine, Boolean(overwrite));
     this.foreign.checked = false;
     show(this.foreignLine, Boolean(foreign));
+    show(this.drainField, Boolean(drain));
     this.rows.choose(action);
     this.#showFaults([]);
     this.#reword();
@@ -268,7 +279,12 @@ export class SubmitPage {
       nodes: this.picker.names,
       action: this.#action,
       rows: this.rows.values(),
-      switches: { overwrite: this.overwrite.checked, foreign: this.foreign.checked, ofTask: this.#ofTask },
+      switches: {
+        overwrite: this.overwrite.checked,
+        foreign: this.foreign.checked,
+        ofTask: this.#ofTask,
+        drain: this.drain.values(),
+      },
       reason: this.reason.value,
       priority: this.priority.value,
       concurrency: this.concurrency.value,
@@ -313,6 +329,7 @@ export class SubmitPage {
     this.picker.reset();
     this.reason.value = "";
     this.rows.clear();
+    this.drain.choose(null);
     this.budget.choose(null);
   }
 

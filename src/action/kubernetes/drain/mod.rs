@@ -1,0 +1,337 @@
+//! Drain: a node is cordoned and its pods are evicted, as `kubectl drain` does it and by its rules.
+//!
+//! Reading order: [`pod`] · [`classify`] (which pods go, or why the node is refused; pure) · [`machine`] (who is asked for
+//! next, and what an [`answer`] means; pure) · [`calls`] · [`watch`] (one for all pods of a node) · this file, which lets
+//! them talk.
+//!
+//! A drain may be run again at any time: it observes first, waits for what is terminating already, and names every pod by
+//! its UID. It stops before its next eviction when its worker is told to. Disruption budgets are never got around: pods are
+//! evicted, not deleted. Not here: which nodes at which time (worker), and undoing a cordon after a failure.
+
+mod answer;
+mod calls;
+mod classify;
+mod machine;
+mod pod;
+mod watch;
+
+#[cfg(test)]
+mod wire_tests;
+
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backon::{ExponentialBuilder, Retryable};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hyper::header::HeaderValue;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use self::answer::Answer;
+use self::calls::Calls;
+use self::classify::{DaemonSets, Plan, preflight};
+use self::machine::{AT_ONCE, Act, Found, Machine};
+use self::pod::PodFacts;
+use self::watch::{Sight, sights};
+use super::annotations::{Annotations, Note};
+use super::cluster::Cluster;
+use super::errors::{Call, CallError};
+use super::node::Observed;
+use super::{Decision, cordon};
+use crate::action::{Action, ActionError, Context, Done, Target};
+use crate::clock::Clock;
+use crate::store::Task;
+use crate::task::spec::DrainParameters;
+use crate::task::{Effect, Step};
+
+/// Reads and patches of one node before a conflict is given up, and the first pause between them.
+const TRIES: usize = 5;
+const PAUSE: Duration = Duration::from_millis(10);
+/// Kept free before the item is dropped, to say what is left.
+const BEFORE_DROPPED: Duration = Duration::from_secs(25);
+
+/// A drain, ready for the nodes of a cluster.
+pub(super) struct Drain {
+    cluster: Arc<Cluster>,
+    annotations: Annotations,
+    note: Note,
+    asked: DrainParameters,
+    clock: Arc<dyn Clock>,
+    sender: HeaderValue,
+}
+
+/// A node as it was found: a later one of the same name is another node.
+struct Node<'a> {
+    name: &'a str,
+    uid: String,
+    /// Whether it was us who cordoned it.
+    cordoned: bool,
+}
+
+/// Why a drain ended before its pods were gone.
+enum End {
+    /// The node is gone, or another one has its name.
+    Replaced,
+    /// The worker wants it.
+    Stopped,
+    /// Its time is over.
+    TimedOut,
+    Failed(ActionError),
+}
+
+impl From<ActionError> for End {
+    fn from(error: ActionError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Drain {
+    pub(super) fn new(
+        task: &Task,
+        asked: &DrainParameters,
+        annotations: &Annotations,
+        cluster: &Arc<Cluster>,
+        (clock, sender): (Arc<dyn Clock>, HeaderValue),
+    ) -> Self {
+        let (cluster, note, asked) = (Arc::clone(cluster), Note::from(task), asked.clone());
+        Self { cluster, annotations: annotations.clone(), note, asked, clock, sender }
+    }
+
+    fn calls(&self) -> Calls<'_> {
+        Calls { cluster: &self.cluster, sender: &self.sender }
+    }
+
+    fn failed(&self, error: CallError, node: &str, verb: &'static str) -> ActionError {
+        error.into_action(Call { cluster: &self.cluster.name, node, verb })
+    }
+
+    /// Cordons the node, if nobody has.
+    async fn cordon<'a>(&self, name: &'a str) -> Result<Node<'a>, ActionError> {
+        let pauses = ExponentialBuilder::new().with_min_delay(PAUSE).with_max_times(TRIES - 1).with_jitter();
+        let rounds = (|| self.cordon_once(name)).retry(pauses).when(|(error, _)| error.is_conflict());
+        rounds.await.map_err(|(error, verb)| self.failed(error, name, verb))
+    }
+
+    /// The patch carries the version that was read: what is cordoned is the node whose pods will be evicted.
+    async fn cordon_once<'a>(&self, name: &'a str) -> Result<Node<'a>, (CallError, &'static str)> {
+        let object = self.cluster.get(name, &self.sender).await.map_err(|error| (error, "get"))?;
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let observed = Observed::from(object);
+        let decision = cordon::cordon(&observed, &self.annotations, &self.note, self.clock.now());
+        let Decision::Patch(mut patch) = decision else {
+            return Ok(Node { name, uid, cordoned: false });
+        };
+        patch["metadata"]["resourceVersion"] = observed.version.into();
+        self.cluster.patch(name, &patch, &self.sender).await.map_err(|error| (error, "patch"))?;
+        Ok(Node { name, uid, cordoned: true })
+    }
+
+    /// Whether the node is the one that was found at first.
+    async fn is_same(&self, node: &Node<'_>) -> Result<bool, ActionError> {
+        match self.cluster.get(node.name, &self.sender).await {
+            Ok(object) => Ok(object.metadata.uid.as_deref().unwrap_or_default() == node.uid),
+            Err(error) if error.code() == Some(404) => Ok(false),
+            Err(error) => Err(self.failed(error, node.name, "get")),
+        }
+    }
+
+    /// Sorts the node's pods; all or nothing.
+    async fn plan(&self, node: &Node<'_>) -> Result<(Plan, String), ActionError> {
+        let calls = self.calls();
+        let listed = calls.pods(node.name, self.asked.pod_selector.as_deref()).await;
+        let (pods, version) = listed.map_err(|error| calls.failed(error, node.name, "list", "pods"))?;
+        let sets = self.daemon_sets(node, &pods).await?;
+        let plan = preflight(pods, &sets, &self.asked, self.clock.now()).map_err(ActionError::permanent)?;
+        Ok((plan, version))
+    }
+
+    /// Each `DaemonSet` that the pods name is looked up once.
+    async fn daemon_sets(&self, node: &Node<'_>, pods: &[PodFacts]) -> Result<DaemonSets, ActionError> {
+        let calls = self.calls();
+        let mut sets = DaemonSets::new();
+        for pod in pods.iter().filter(|pod| !pod.finished) {
+            let Some(name) = pod.daemon_set() else { continue };
+            let key = (pod.namespace.clone(), name.to_owned());
+            if let Entry::Vacant(place) = sets.entry(key) {
+                let set = calls.daemon_set(&pod.namespace, name).await;
+                let set = set.map_err(|error| calls.failed(error, node.name, "get", "daemonsets"))?;
+                place.insert(set);
+            }
+        }
+        Ok(sets)
+    }
+
+    /// When the evictions of a node must be through: its own time, and some less than the item has.
+    fn deadline(&self, context: &Context) -> Instant {
+        let now = Instant::now();
+        let own = now + self.asked.timeout();
+        let Some(dropped) = context.deadline() else { return own };
+        let left = dropped.saturating_duration_since(now);
+        own.min(now + left.saturating_sub(BEFORE_DROPPED).max(left / 2))
+    }
+}
+
+/// The evictions of one node under way.
+struct Evicting<'a> {
+    drain: &'a Drain,
+    node: &'a Node<'a>,
+    context: &'a Context,
+    machine: Machine,
+    /// From here on nothing is sent any more; what was sent is waited for.
+    halt: CancellationToken,
+    end: Option<End>,
+}
+
+/// What came of an act.
+enum Came {
+    Answer(usize, Answer),
+    Found(usize, Found),
+}
+
+impl Evicting<'_> {
+    /// Lets the pods go, one tier after the other.
+    async fn run(&mut self, version: String) {
+        let deadline = self.drain.deadline(self.context);
+        let (calls, halt) = (self.drain.calls(), self.halt.clone());
+        let grace = self.drain.asked.grace_period();
+        let mut acts = FuturesUnordered::new();
+        let mut sights = sights(calls, self.node.name, version);
+        loop {
+            if self.end.is_none() {
+                for act in self.machine.next(Instant::now()) {
+                    acts.push(act_on(calls, act, self.machine.pod(pod_of(act)).clone(), grace, halt.clone()));
+                }
+            }
+            self.context.report(self.machine.step());
+            if acts.is_empty() && (self.end.is_some() || self.machine.is_over()) {
+                return;
+            }
+            let wake = self.machine.wake_at().filter(|_| self.end.is_none()).unwrap_or(deadline);
+            tokio::select! {
+                biased;
+                () = self.context.stopping(), if self.end.is_none() => self.end_with(End::Stopped),
+                () = sleep_until(deadline), if self.end.is_none() => self.end_with(End::TimedOut),
+                Some(came) = acts.next() => self.take(came),
+                Some(sight) = sights.next(), if self.end.is_none() => self.see(sight).await,
+                () = sleep_until(wake), if self.end.is_none() && wake < deadline => {}
+            }
+        }
+    }
+
+    fn end_with(&mut self, end: End) {
+        self.halt.cancel();
+        self.end.get_or_insert(end);
+    }
+
+    fn take(&mut self, came: Came) {
+        match came {
+            Came::Answer(index, answer) => {
+                self.machine.answered(index, answer, Instant::now(), self.drain.clock.now());
+            }
+            Came::Found(index, found) => self.machine.looked(index, found, Instant::now()),
+        }
+    }
+
+    async fn see(&mut self, sight: Sight) {
+        match sight {
+            Sight::Seen(pod) => self.machine.seen(&pod),
+            Sight::Gone(uid) => self.machine.gone(&uid),
+            Sight::Listed(pods) => {
+                self.machine.listed(&pods);
+                // A list is rare, and a node that went away took its pods along.
+                if let Ok(false) = self.drain.is_same(self.node).await {
+                    self.end_with(End::Replaced);
+                }
+            }
+            Sight::Blind(error) => {
+                let error = self.drain.calls().failed(error, self.node.name, "list", "pods");
+                self.end_with(End::Failed(error));
+            }
+        }
+    }
+}
+
+fn pod_of(act: Act) -> usize {
+    match act {
+        Act::Evict(index) | Act::Look(index) => index,
+    }
+}
+
+async fn act_on(
+    calls: Calls<'_>,
+    act: Act,
+    pod: PodFacts,
+    grace: Option<i64>,
+    halt: CancellationToken,
+) -> Came {
+    match act {
+        Act::Evict(index) => Came::Answer(index, calls.evict(&pod, grace, &halt).await),
+        Act::Look(index) => Came::Found(index, calls.look(&pod).await),
+    }
+}
+
+impl Drain {
+    async fn drain(&self, name: &str, context: &Context) -> Result<Done, ActionError> {
+        context.report(Step::doing("cordoning"));
+        let node = self.cordon(name).await?;
+        stop_here(context, "the node is cordoned, and no pod was evicted")?;
+        context.report(Step::doing("looking at its pods"));
+        let (plan, version) = self.plan(&node).await?;
+        stop_here(context, "the node is cordoned, and no pod was evicted")?;
+        let machine = Machine::new(plan.evict, self.asked.grace_period(), AT_ONCE);
+        let (halt, end) = (CancellationToken::new(), None);
+        let mut evicting = Evicting { drain: self, node: &node, context, machine, halt, end };
+        if !evicting.machine.is_over() {
+            evicting.run(version).await;
+        }
+        let Evicting { machine, end, .. } = evicting;
+        self.outcome(&node, &machine, end).await
+    }
+
+    /// What a drain comes to. That its pods are gone counts, also when the time was over or a stop came first.
+    async fn outcome(
+        &self,
+        node: &Node<'_>,
+        machine: &Machine,
+        end: Option<End>,
+    ) -> Result<Done, ActionError> {
+        let left = machine.left(self.clock.now());
+        match (left, end) {
+            (_, Some(End::Replaced)) => Ok(replaced()),
+            (None, _) if machine.has_acted() && !self.is_same(node).await? => Ok(replaced()),
+            (None, _) if node.cordoned || machine.has_acted() => Ok(Done::Succeeded(Effect::Changed)),
+            (None, _) => Ok(Done::Succeeded(Effect::Already)),
+            (Some(left), Some(End::Stopped)) => {
+                let message = format!("stopped with the node cordoned and {left}");
+                Err(ActionError::Stopped { message })
+            }
+            (Some(left), Some(End::TimedOut)) => {
+                let secs = self.asked.timeout().as_secs();
+                Err(ActionError::permanent(format!("not drained within {secs} s: {left}")))
+            }
+            (Some(_), Some(End::Failed(error))) => Err(error),
+            (Some(left), None) => Err(ActionError::permanent(format!("not drained: {left}"))),
+        }
+    }
+}
+
+fn replaced() -> Done {
+    Done::Skipped("the node was replaced or removed while it was drained".to_owned())
+}
+
+fn stop_here(context: &Context, so_far: &str) -> Result<(), ActionError> {
+    if context.is_stopping() {
+        return Err(ActionError::Stopped { message: format!("stopped: {so_far}") });
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Action for Drain {
+    async fn run(&self, target: Target<'_>, context: &Context) -> Result<Done, ActionError> {
+        self.drain(target.name.as_str(), context).await
+    }
+}
