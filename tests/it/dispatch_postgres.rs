@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use milepost::config::{BusConfig, Notify};
 use milepost::dispatch::{Dispatcher, PostgresDispatch, TokenSource, contract};
+use milepost::faulty::{Fault, Plan, fixtures};
 use milepost::lifecycle::Lifecycle;
 use milepost::postgres::Database;
 use milepost::task::{ReplicaId, TaskId};
@@ -63,6 +64,16 @@ fn listening() -> BusConfig {
 async fn the_contract_holds_with_notifications() {
     let postgres = Postgres::start().unwrap();
     contract::holds(&Fixture::start(&postgres, &listening()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_holds_for_callers_that_ask_again() {
+    for (fault, calls) in [(Fault::Before, fixtures::ALL), (Fault::After, fixtures::REPEATABLE)] {
+        let (postgres, plan) = (Postgres::start().unwrap(), Plan::in_turn(fault, calls));
+        let fixture = Fixture::start(&postgres, &listening()).await;
+        contract::holds(&fixtures::Through::new(fixture, &plan)).await;
+        assert!(plan.met("dispatcher.receiver") > 0, "no fault bit");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use milepost::config::RedisConfig;
 use milepost::dispatch::{Dispatcher, RedisDispatch, Token, TokenSource, contract};
+use milepost::faulty::{Fault, Plan, fixtures};
 use milepost::redis::Redis;
 use milepost::task::{ReplicaId, TaskId};
 use milepost::telemetry::Metrics;
@@ -72,6 +73,16 @@ async fn the_contract_holds() {
     contract::holds(&Fixture { replicas: [one(), one()] }).await;
     assert_eq!(length(&server), ":0", "acked tokens leave the stream");
     assert_eq!(consumers(&server), 0, "closed receivers leave the group");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_holds_for_callers_that_ask_again() {
+    for (fault, calls) in [(Fault::Before, fixtures::ALL), (Fault::After, fixtures::REPEATABLE)] {
+        let (server, plan) = (Server::start().unwrap(), Plan::in_turn(fault, calls));
+        let one = || -> Arc<dyn Dispatcher> { Arc::new(RedisDispatch::new(connect(&server))) };
+        contract::holds(&fixtures::Through::new(Fixture { replicas: [one(), one()] }, &plan)).await;
+        assert!(plan.met("dispatcher.receiver") > 0, "no fault bit");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

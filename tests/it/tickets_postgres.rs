@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use milepost::faulty::{Fault, Plan, fixtures};
 use milepost::tickets::{PostgresTickets, Tickets, contract};
 use milepost_harness::Postgres;
 use sqlx::{Executor, SqlSafeStr};
@@ -21,6 +22,14 @@ impl contract::Fixture for Fixture {
 async fn the_contract_holds() {
     let postgres = Postgres::start().unwrap();
     contract::holds(&Fixture(PostgresTickets::new(migrated(&postgres).await))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_holds_for_callers_that_ask_again() {
+    let (postgres, plan) = (Postgres::start().unwrap(), Plan::in_turn(Fault::Before, fixtures::ALL));
+    let fixture = Fixture(PostgresTickets::new(migrated(&postgres).await));
+    contract::holds(&fixtures::Through::new(fixture, &plan)).await;
+    assert!(plan.met("tickets.redeem") > 0, "no fault bit");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use milepost::config::RedisConfig;
+use milepost::faulty::{Fault, Plan, fixtures};
 use milepost::redis::Redis;
 use milepost::telemetry::Metrics;
 use milepost::tickets::{RedisTickets, Tickets, contract};
@@ -26,6 +27,15 @@ fn tickets(server: &milepost_harness::Redis) -> Arc<dyn Tickets> {
 async fn the_contract_holds() {
     let server = milepost_harness::Redis::start().unwrap();
     contract::holds(&Fixture { replicas: [tickets(&server), tickets(&server)] }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_holds_for_callers_that_ask_again() {
+    let (server, plan) =
+        (milepost_harness::Redis::start().unwrap(), Plan::in_turn(Fault::Before, fixtures::ALL));
+    let fixture = Fixture { replicas: [tickets(&server), tickets(&server)] };
+    contract::holds(&fixtures::Through::new(fixture, &plan)).await;
+    assert!(plan.met("tickets.redeem") > 0, "no fault bit");
 }
 
 #[tokio::test(flavor = "multi_thread")]
