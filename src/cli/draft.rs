@@ -14,7 +14,8 @@ use crate::task::{Draft, TaskId};
 /// Flags that describe a task.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DraftArgs {
-    /// What to do: cordon, uncordon, drain, label, unlabel, taint, untaint or wait.
+    /// What to do: cordon, uncordon, drain, label, unlabel, taint, untaint, copy-taints, annotate, unannotate
+    /// or wait.
     #[arg(value_name = "ACTION")]
     pub action: String,
 
@@ -38,7 +39,15 @@ pub struct DraftArgs {
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,
 
-    /// For unlabel: a label to remove. Repeat for several.
+    /// For annotate: an annotation to set. Repeat for several.
+    #[arg(long = "annotation", value_name = "KEY=VALUE")]
+    pub annotations: Vec<String>,
+
+    /// For copy-taints: the node whose taints are copied.
+    #[arg(long, value_name = "NODE")]
+    pub from: Option<String>,
+
+    /// For unlabel and unannotate: a label or annotation to remove. Repeat for several.
     #[arg(long = "key", value_name = "KEY")]
     pub keys: Vec<String>,
 
@@ -46,7 +55,7 @@ pub struct DraftArgs {
     #[arg(long = "taint", value_name = "TAINT")]
     pub taints: Vec<String>,
 
-    /// For label and taint: change what is there with another value.
+    /// For label, taint, copy-taints and annotate: change what is there with another value.
     #[arg(long)]
     pub overwrite: bool,
 
@@ -97,7 +106,7 @@ impl DraftArgs {
     pub fn draft(&self, items: Vec<String>) -> Result<Draft, UsageError> {
         self.check_flags()?;
         let draft = Draft {
-            action: self.action.clone(),
+            action: self.action(),
             cluster: self.cluster.clone(),
             items,
             parameters: self.parameters()?,
@@ -114,6 +123,11 @@ impl DraftArgs {
         }
     }
 
+    /// The action as requests name it; people may write it with a dash.
+    fn action(&self) -> String {
+        self.action.replace('-', "_")
+    }
+
     /// Whether names are given, on the command line or in a file.
     #[must_use]
     pub fn has_names(&self) -> bool {
@@ -124,17 +138,20 @@ impl DraftArgs {
     fn check_flags(&self) -> Result<(), UsageError> {
         let flags = [
             ("--label", !self.labels.is_empty(), &["label"][..]),
-            ("--key", !self.keys.is_empty(), &["unlabel"]),
+            ("--annotation", !self.annotations.is_empty(), &["annotate"]),
+            ("--from", self.from.is_some(), &["copy_taints"]),
+            ("--key", !self.keys.is_empty(), &["unlabel", "unannotate"]),
             ("--taint", !self.taints.is_empty(), &["taint", "untaint"]),
-            ("--overwrite", self.overwrite, &["label", "taint"]),
+            ("--overwrite", self.overwrite, &["label", "taint", "copy_taints", "annotate"]),
             ("--foreign", self.foreign, &["uncordon"]),
             ("--of-task", self.of_task.is_some(), &["uncordon"]),
             ("--duration", self.duration.is_some(), &["wait"]),
             ("--fail-every", self.fail_every.is_some(), &["wait"]),
         ];
+        let action = self.action();
         let drains = self.drain.given().map(|(flag, given)| (flag, given, &["drain"][..]));
         let mut flags = flags.iter().chain(&drains);
-        match flags.find(|(_, given, actions)| *given && !actions.contains(&self.action.as_str())) {
+        match flags.find(|(_, given, actions)| *given && !actions.contains(&action.as_str())) {
             Some((flag, _, actions)) => {
                 Err(UsageError(format!("{flag} is for {}, not for {}", actions.join(" and "), self.action)))
             }
@@ -143,14 +160,19 @@ impl DraftArgs {
     }
 
     fn parameters(&self) -> Result<Value, UsageError> {
-        Ok(match self.action.as_str() {
-            "label" => {
-                let labels: Result<serde_json::Map<_, _>, _> =
-                    self.labels.iter().map(|text| label(text)).collect();
-                json!({ "labels": labels?, "overwrite": self.overwrite })
+        Ok(match self.action().as_str() {
+            "label" => json!({ "labels": pairs("--label", &self.labels)?, "overwrite": self.overwrite }),
+            "annotate" => {
+                let annotations = pairs("--annotation", &self.annotations)?;
+                json!({ "annotations": annotations, "overwrite": self.overwrite })
             }
             "drain" => self.drain.parameters()?,
-            "unlabel" => json!({ "keys": self.keys }),
+            "copy_taints" => {
+                let missing =
+                    || UsageError("copy-taints needs --from, the node whose taints are copied".into());
+                json!({ "from": self.from.as_ref().ok_or_else(missing)?, "overwrite": self.overwrite })
+            }
+            "unlabel" | "unannotate" => json!({ "keys": self.keys }),
             "taint" => {
                 let taints: Result<Vec<Value>, _> = self.taints.iter().map(|text| taint(text)).collect();
                 json!({ "taints": taints?, "overwrite": self.overwrite })
@@ -174,10 +196,13 @@ impl DraftArgs {
     }
 }
 
-fn label(text: &str) -> Result<(String, Value), UsageError> {
-    let (key, value) =
-        text.split_once('=').ok_or_else(|| UsageError(format!("--label {text:?} is not key=value")))?;
-    Ok((key.to_owned(), value.into()))
+/// Texts of the form key=value.
+fn pairs(flag: &str, texts: &[String]) -> Result<serde_json::Map<String, Value>, UsageError> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.into())),
+        None => Err(UsageError(format!("{flag} {text:?} is not key=value"))),
+    };
+    texts.iter().map(pair).collect()
 }
 
 fn taint(text: &str) -> Result<Value, UsageError> {
@@ -225,6 +250,12 @@ mod tests {
         let untaint = DraftArgs { taints: vec!["k".into(), "l:NoExecute".into()], ..args("untaint") };
         let expected = json!([{"key": "k"}, {"key": "l", "effect": "NoExecute"}]);
         assert_eq!(draft(&untaint).unwrap().parameters["taints"], expected);
+        let annotate = DraftArgs { annotations: vec!["a=b=c".into()], ..args("annotate") };
+        let expected = json!({"annotations": {"a": "b=c"}, "overwrite": false});
+        assert_eq!(draft(&annotate).unwrap().parameters, expected);
+        let copy = draft(&DraftArgs { from: Some("n1".into()), ..args("copy-taints") }).unwrap();
+        let expected = json!({"from": "n1", "overwrite": false});
+        assert_eq!((copy.action.as_str(), copy.parameters), ("copy_taints", expected));
         let wait = DraftArgs { duration: Some(Duration::from_millis(5)), ..args("wait") };
         assert_eq!(draft(&wait).unwrap().parameters, json!({"duration_ms": 5, "fail_every": 0}));
         assert_eq!(draft(&args("cordon")).unwrap().parameters, Value::Null);
@@ -249,7 +280,7 @@ mod tests {
                 DraftArgs { item_timeout: Some(Duration::from_secs(1)), ..args("drain") },
                 "item_timeout_ms must be left out: a drain has timeout_seconds of its own",
             ),
-            (DraftArgs { overwrite: true, ..args("untaint") }, "--overwrite is for label and taint"),
+            (DraftArgs { overwrite: true, ..args("untaint") }, "--overwrite is for label and taint and"),
             (DraftArgs { labels: vec!["a".into()], ..args("label") }, "is not key=value"),
             (DraftArgs { taints: vec!["a=b".into()], ..args("taint") }, "has no effect"),
             (DraftArgs { taints: vec!["a=b:Sometimes".into()], ..args("taint") }, "NoSchedule"),
@@ -258,6 +289,8 @@ mod tests {
                 DraftArgs { foreign: true, of_task: Some(TaskId::generate()), ..args("uncordon") },
                 "parameters.foreign must be left out",
             ),
+            (args("copy-taints"), "needs --from"),
+            (DraftArgs { keys: vec!["k".into()], ..args("annotate") }, "--key is for unlabel and unannotate"),
             (args("label"), "parameters.labels must hold 1 to"),
             (args("dance"), "must be one of cordon"),
             (DraftArgs { priority: Some(1_000), cluster: "a b".into(), ..args("cordon") }, "; priority"),

@@ -35,6 +35,9 @@ pub struct ActionsConfig {
     /// Annotations in which other tools write why they cordoned a node: keys such as `ops.example.com/cordon-reason`, or
     /// prefixes such as `ops.example.com`, under which every key that ends with `reason` counts.
     pub foreign_reasons: Vec<String>,
+    /// Keys of labels, taints and annotations that may be changed although they belong to Kubernetes or another program,
+    /// such as `topology.kubernetes.io/zone` where no cloud sets it.
+    pub allowed_keys: Vec<String>,
     /// How long one call to a Kubernetes API may take.
     #[serde(with = "duration")]
     pub call_timeout: Duration,
@@ -48,6 +51,7 @@ impl Default for ActionsConfig {
             wait: false,
             annotation_prefix: "milepost.dev".into(),
             foreign_reasons: Vec::new(),
+            allowed_keys: Vec::new(),
             call_timeout: Duration::from_secs(10),
             calls_per_second: 200,
         }

@@ -230,6 +230,9 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/nodes/batch/unlabel", post(nodes::unlabel))
         .route("/nodes/batch/taint", post(nodes::taint))
         .route("/nodes/batch/untaint", post(nodes::untaint))
+        .route("/nodes/batch/copy_taints", post(nodes::copy_taints))
+        .route("/nodes/batch/annotate", post(nodes::annotate))
+        .route("/nodes/batch/unannotate", post(nodes::unannotate))
         .layer(DefaultBodyLimit::max(shared.parts.limits.submit_bytes_max))
         .layer(GlobalConcurrencyLimitLayer::new(SUBMITS_MAX));
     let others = Router::new()

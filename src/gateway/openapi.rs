@@ -19,6 +19,7 @@ use super::routes::{clusters, control, live, nodes, tasks};
     ),
     paths(
         nodes::cordon, nodes::uncordon, nodes::drain, nodes::label, nodes::unlabel, nodes::taint, nodes::untaint,
+        nodes::copy_taints, nodes::annotate, nodes::unannotate,
         tasks::create, tasks::list, tasks::get, tasks::items, control::cancel, control::pause, control::resume,
         control::concurrency, control::retry,
         clusters::list, clusters::nodes,

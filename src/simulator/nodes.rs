@@ -108,7 +108,7 @@ fn check_texts(name: &str, map: &Value, field: &str, len_max: usize) -> Result<(
     let empty = Map::new();
     for (key, value) in map.as_object().unwrap_or(&empty) {
         let Some(text) = value.as_str() else { return bad(format!("{field}.{key}: must be a string")) };
-        if key.is_empty() || key.contains(char::is_whitespace) {
+        if !is_qualified(key) {
             return bad(format!(
                 "{field}: Invalid value: {key:?}: name part must consist of alphanumeric characters"
             ));
@@ -118,6 +118,19 @@ fn check_texts(name: &str, map: &Value, field: &str, len_max: usize) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Whether a key is an optional DNS name and `/`, then a name.
+fn is_qualified(key: &str) -> bool {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let alphanumeric = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    let edges = |text: &str| alphanumeric(text.bytes().next()) && alphanumeric(text.bytes().last());
+    let dns = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    prefix.is_none_or(|prefix| prefix.split('.').all(edges) && prefix.bytes().all(dns))
+        && edges(name)
+        && name.len() <= 63
+        && name.bytes().all(inner)
 }
 
 fn check_spec(name: &str, spec: &mut Value) -> Result<(), Refusal> {

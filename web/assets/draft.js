@@ -27,6 +27,23 @@ export const ACTIONS = {
     help: "Removes taints from nodes, by key and effect.",
     parameters: "taints",
   },
+  copy_taints: {
+    word: "Copy taints",
+    help: "Adds the taints of one node to others, without those that controllers keep.",
+    parameters: null,
+    from: true,
+    overwrite: true,
+  },
+  annotate: { word: "Annotate", help: "Sets annotations on nodes.", parameters: "annotations", overwrite: true },
+  unannotate: { word: "Remove annotations", help: "Removes annotations from nodes, by key.", parameters: "keys" },
+};
+
+/** What one row of each kind of parameters is called, and the rows as a whole. */
+export const ROWS = {
+  labels: { one: "label", all: "Labels" },
+  keys: { one: "key", all: "Keys" },
+  taints: { one: "taint", all: "Taints" },
+  annotations: { one: "annotation", all: "Annotations" },
 };
 
 export const actionWord = (action) =>
@@ -37,7 +54,11 @@ const filled = (row) => Object.values(row).some((value) => value !== "");
 /**
  * The parameters of an action from the form's rows `{key, value, effect}` and its switches. Rows left empty do not count.
  */
-export function parametersOf(action, rows, { overwrite = false, foreign = false, ofTask = null, drain = {} } = {}) {
+export function parametersOf(
+  action,
+  rows,
+  { overwrite = false, foreign = false, ofTask = null, from = "", drain = {} } = {},
+) {
   const used = rows.filter((row) => filled({ key: row.key, value: row.value ?? "" }));
   const more = ACTIONS[action].overwrite ? { overwrite } : {};
   switch (action) {
@@ -47,6 +68,11 @@ export function parametersOf(action, rows, { overwrite = false, foreign = false,
       return drainOf(drain);
     case "label":
       return { labels: Object.fromEntries(used.map((row) => [row.key, row.value])), ...more };
+    case "annotate":
+      return { annotations: Object.fromEntries(used.map((row) => [row.key, row.value])), ...more };
+    case "copy_taints":
+      return { from, ...more };
+    case "unannotate":
     case "unlabel":
       return { keys: used.map((row) => row.key) };
     case "taint":
@@ -67,10 +93,11 @@ function drainOf(fields) {
 
 /** The form's rows for parameters that a task was submitted with. */
 export function rowsOf(parameters) {
-  const { labels = {}, keys = [], taints = [] } = parameters ?? {};
+  const { labels = {}, annotations = {}, keys = [], taints = [] } = parameters ?? {};
   const row = (key, value = "", effect = "") => ({ key, value: value ?? "", effect: effect ?? "" });
   return [
     ...Object.entries(labels ?? {}).map(([key, value]) => row(key, value)),
+    ...Object.entries(annotations ?? {}).map(([key, value]) => row(key, value)),
     ...(keys ?? []).map((key) => row(key)),
     ...(taints ?? []).map((taint) => row(taint.key, taint.value, taint.effect)),
   ];
@@ -98,7 +125,7 @@ export function bodyOf({ cluster, nodes, action, rows, switches, reason, priorit
 }
 
 /** Faults that need no server to be found, so that the usual slips are answered at once. */
-export function faultsOf({ cluster, nodes, action, rows }) {
+export function faultsOf({ cluster, nodes, action, rows, switches }) {
   const faults = [];
   const add = (field, reason) => faults.push({ field, reason });
   const kind = ACTIONS[action].parameters;
@@ -106,10 +133,11 @@ export function faultsOf({ cluster, nodes, action, rows }) {
   if (!cluster) add("cluster_name", "choose a cluster");
   if (nodes.length === 0) add("node_names", "select at least one node");
   if (kind && used.length === 0)
-    add(kind, `give at least one ${kind === "taints" ? "taint" : kind === "keys" ? "key" : "label"}`);
+    add(kind, `give at least one ${ROWS[kind].one}`);
   if (kind && used.some((row) => row.key === "")) add(kind, "every row needs a key");
-  if (action === "label" && new Set(used.map((row) => row.key)).size < used.length)
-    add(kind, "a label key is given twice");
+  if (ACTIONS[action].from && !switches?.from) add("from", "name the node whose taints are copied");
+  if (["label", "annotate"].includes(action) && new Set(used.map((row) => row.key)).size < used.length)
+    add(kind, `the key of a ${ROWS[kind].one} is given twice`);
   return faults;
 }
 
@@ -123,6 +151,8 @@ const FIELDS = [
   "labels",
   "keys",
   "taints",
+  "annotations",
+  "from",
   "overwrite",
   "foreign",
   "of_task",

@@ -36,6 +36,19 @@ test("each action sends its own parameters and no other", () => {
   });
 });
 
+test("annotations and copied taints are sent as they are meant", () => {
+  assert.deepEqual(parametersOf("annotate", [row("a", "b c")], { overwrite: true }), {
+    annotations: { a: "b c" },
+    overwrite: true,
+  });
+  assert.deepEqual(parametersOf("unannotate", [row("a")]), { keys: ["a"] });
+  assert.deepEqual(parametersOf("copy_taints", [], { from: "n1" }), { from: "n1", overwrite: false });
+  const rows = [row("a", "b c", "")];
+  assert.deepEqual(rowsOf(parametersOf("annotate", rows)), rows);
+  assert.deepEqual(faultsOf(values({ action: "copy_taints" })).map((fault) => fault.field), ["from"]);
+  assert.deepEqual(faultsOf(values({ action: "annotate" })).map((fault) => fault.field), ["annotations"]);
+});
+
 test("an uncordon is of Milepost's cordons, of everybody's, or of one task's", () => {
   assert.deepEqual(parametersOf("uncordon", []), {});
   assert.deepEqual(parametersOf("uncordon", [], { foreign: true, overwrite: true }), { foreign: true });

@@ -36,8 +36,8 @@ impl From<&Task> for Note {
 }
 
 impl Annotations {
-    /// Whether a text can be the prefix of a key: a DNS name, as Kubernetes asks.
-    pub(super) fn is_prefix(text: &str) -> bool {
+    /// Whether a text is a DNS name, as Kubernetes asks of the prefixes of keys and of the names of nodes.
+    pub(super) fn is_dns_name(text: &str) -> bool {
         let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
         let label = |part: &[u8]| part.iter().all(|&b| inner(b)) && edge(part.first()) && edge(part.last());
@@ -60,7 +60,7 @@ impl Annotations {
     /// Whether a text names the reasons of others: a prefix, or a prefix and a name.
     pub(super) fn is_foreign(text: &str) -> bool {
         let (prefix, name) = text.split_once('/').map_or((text, None), |(prefix, name)| (prefix, Some(name)));
-        Self::is_prefix(prefix) && name.is_none_or(|name| (1..=63).contains(&name.len()))
+        Self::is_dns_name(prefix) && name.is_none_or(|name| (1..=63).contains(&name.len()))
     }
 
     /// The annotations of a cordon of a node that could be scheduled before. A reason that an earlier cordon left is

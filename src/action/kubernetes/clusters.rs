@@ -13,6 +13,7 @@ use super::drain::Drain;
 use super::driver::{Change, NodeAction};
 use super::errors::root_cause;
 use super::node::view;
+use super::protected::Protected;
 use crate::BoxError;
 use crate::action::{Action, ActionError, ClusterError, NodeView};
 use crate::clock::Clock;
@@ -35,6 +36,7 @@ pub struct ClustersError {
 pub struct KubeClusters {
     clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     annotations: Annotations,
+    protected: Protected,
     list_timeout: Duration,
 }
 
@@ -56,7 +58,7 @@ impl KubeClusters {
                 },
             }
         }
-        if !Annotations::is_prefix(&actions.annotation_prefix) {
+        if !Annotations::is_dns_name(&actions.annotation_prefix) {
             faults.push(format!("actions.annotation_prefix is no DNS name: {:?}", actions.annotation_prefix));
         }
         for bad in actions.foreign_reasons.iter().filter(|text| !Annotations::is_foreign(text)) {
@@ -66,7 +68,9 @@ impl KubeClusters {
             return Err(ClustersError { faults });
         }
         let annotations = Annotations::new(&actions.annotation_prefix, &actions.foreign_reasons);
-        Ok(Self { clusters, annotations, list_timeout: actions.call_timeout * LIST_CALLS })
+        let protected =
+            Protected { allowed: actions.allowed_keys.clone(), own: actions.annotation_prefix.clone() };
+        Ok(Self { clusters, annotations, protected, list_timeout: actions.call_timeout * LIST_CALLS })
     }
 
     /// Whether there is such a cluster.
@@ -101,7 +105,7 @@ impl KubeClusters {
                 Arc::new(Drain::new(task, asked, &self.annotations, cluster, (clock, sender)))
             }
             _ => {
-                let change = Change::new(task, &self.annotations)?;
+                let change = Change::new(task, &self.annotations, &self.protected)?;
                 Arc::new(NodeAction { cluster: Arc::clone(cluster), change, clock, sender })
             }
         }))

@@ -13,14 +13,17 @@ use jiff::Timestamp;
 
 use super::annotations::{Annotations, Note};
 use super::cluster::Cluster;
+use super::copy::Copy;
 use super::errors::{Call, CallError};
 use super::node::Observed;
-use super::{Decision, cordon, label, taint};
+use super::protected::{Kind, Protected};
+use super::{Decision, annotate, cordon, label, taint};
 use crate::action::{Action, ActionError, Context, Done, Target};
 use crate::clock::Clock;
 use crate::store::Task;
 use crate::task::spec::{
-    LabelParameters, TaintParameters, UncordonParameters, UnlabelParameters, UntaintParameters,
+    AnnotateParameters, LabelParameters, TaintParameters, UnannotateParameters, UncordonParameters,
+    UnlabelParameters, UntaintParameters,
 };
 use crate::task::{ActionSpec, Effect};
 
@@ -38,6 +41,9 @@ pub(super) enum Change {
     Unlabel(UnlabelParameters),
     Taint(TaintParameters),
     Untaint(UntaintParameters),
+    CopyTaints(Arc<Copy>),
+    Annotate(AnnotateParameters),
+    Unannotate(UnannotateParameters),
 }
 
 impl Change {
@@ -45,7 +51,11 @@ impl Change {
     ///
     /// # Errors
     /// Permanent when it would touch keys that belong to Kubernetes, or is not about nodes.
-    pub(super) fn new(task: &Task, annotations: &Annotations) -> Result<Self, ActionError> {
+    pub(super) fn new(
+        task: &Task,
+        annotations: &Annotations,
+        protected: &Protected,
+    ) -> Result<Self, ActionError> {
         let change = match &task.action {
             ActionSpec::Cordon => Self::Cordon(annotations.clone(), Note::from(task)),
             ActionSpec::Uncordon(asked) => Self::Uncordon(annotations.clone(), asked.clone()),
@@ -53,6 +63,12 @@ impl Change {
             ActionSpec::Unlabel(unwanted) => Self::Unlabel(unwanted.clone()),
             ActionSpec::Taint(wanted) => Self::Taint(wanted.clone()),
             ActionSpec::Untaint(unwanted) => Self::Untaint(unwanted.clone()),
+            ActionSpec::CopyTaints(asked) => {
+                check_name(asked.from.as_str())?;
+                Self::CopyTaints(Arc::new(Copy::new(asked.clone(), protected.clone())))
+            }
+            ActionSpec::Annotate(wanted) => Self::Annotate(wanted.clone()),
+            ActionSpec::Unannotate(unwanted) => Self::Unannotate(unwanted.clone()),
             other @ (ActionSpec::Drain(_) | ActionSpec::Wait(_)) => {
                 return Err(ActionError::permanent(format!(
                     "{} is not done by a patch of nodes",
@@ -60,17 +76,21 @@ impl Change {
                 )));
             }
         };
-        change.check_keys()?;
+        change.check_keys(protected)?;
         Ok(change)
     }
 
-    fn check_keys(&self) -> Result<(), ActionError> {
+    fn check_keys(&self, protected: &Protected) -> Result<(), ActionError> {
         match self {
-            Self::Cordon(..) | Self::Uncordon(..) => Ok(()),
-            Self::Label(wanted) => label::check_keys(wanted.labels.keys()),
-            Self::Unlabel(unwanted) => label::check_keys(&unwanted.keys),
-            Self::Taint(wanted) => taint::check_keys(wanted.taints.iter().map(|taint| &taint.key)),
-            Self::Untaint(unwanted) => taint::check_keys(unwanted.taints.iter().map(|taint| &taint.key)),
+            Self::Cordon(..) | Self::Uncordon(..) | Self::CopyTaints(_) => Ok(()),
+            Self::Label(wanted) => protected.check(Kind::Label, wanted.labels.keys()),
+            Self::Unlabel(unwanted) => protected.check(Kind::Label, &unwanted.keys),
+            Self::Taint(wanted) => protected.check(Kind::Taint, wanted.taints.iter().map(|taint| &taint.key)),
+            Self::Untaint(unwanted) => {
+                protected.check(Kind::Taint, unwanted.taints.iter().map(|taint| &taint.key))
+            }
+            Self::Annotate(wanted) => protected.check(Kind::Annotation, wanted.annotations.keys()),
+            Self::Unannotate(unwanted) => protected.check(Kind::Annotation, &unwanted.keys),
         }
     }
 
@@ -80,9 +100,26 @@ impl Change {
             Self::Uncordon(annotations, asked) => Ok(cordon::uncordon(node, annotations, asked)),
             Self::Label(wanted) => label::label(node, wanted),
             Self::Unlabel(unwanted) => Ok(label::unlabel(node, unwanted)),
-            Self::Taint(wanted) => taint::taint(node, wanted),
+            Self::Taint(wanted) => taint::taint(node, wanted, now),
             Self::Untaint(unwanted) => Ok(taint::untaint(node, unwanted)),
+            Self::CopyTaints(copy) => {
+                let wanted =
+                    copy.found.get().ok_or_else(|| ActionError::transient("nothing was copied yet"))?;
+                taint::taint(node, wanted, now)
+            }
+            Self::Annotate(wanted) => annotate::annotate(node, wanted),
+            Self::Unannotate(unwanted) => Ok(annotate::unannotate(node, unwanted)),
         }
+    }
+}
+
+/// A name goes into the path of requests, so one with a slash would be a request about something else.
+fn check_name(name: &str) -> Result<(), ActionError> {
+    match Annotations::is_dns_name(name) {
+        true => Ok(()),
+        false => Err(ActionError::permanent(format!(
+            "{name:?} is no name of a node: they are called like DNS names"
+        ))),
     }
 }
 
@@ -114,6 +151,18 @@ impl Stop {
 }
 
 impl NodeAction {
+    /// Reads what is to be copied, once.
+    async fn ready(&self) -> Result<(), ActionError> {
+        let Change::CopyTaints(copy) = &self.change else { return Ok(()) };
+        let from = copy.asked.from.as_str();
+        let read = copy.found.get_or_try_init(|| async {
+            let node =
+                self.cluster.get(from, &self.sender).await.map_err(|error| Stop::Called(error, "get"))?;
+            copy.of(&Observed::from(node).taints).map_err(Stop::Decided)
+        });
+        read.await.map(drop).map_err(|stop| stop.into_action(&self.cluster, from))
+    }
+
     async fn round(&self, name: &str) -> Result<Done, Stop> {
         let node = self.cluster.get(name, &self.sender).await.map_err(|error| Stop::Called(error, "get"))?;
         let decision = self.change.decide(&node.into(), self.clock.now()).map_err(Stop::Decided)?;
@@ -131,6 +180,8 @@ impl NodeAction {
 impl Action for NodeAction {
     async fn run(&self, target: Target<'_>, _: &Context) -> Result<Done, ActionError> {
         let name = target.name.as_str();
+        check_name(name)?;
+        self.ready().await?;
         let pauses = ExponentialBuilder::new().with_min_delay(PAUSE).with_max_times(TRIES - 1).with_jitter();
         let rounds = (|| self.round(name)).retry(pauses).when(Stop::is_conflict);
         rounds.await.map_err(|stop| stop.into_action(&self.cluster, name))

@@ -1,62 +1,80 @@
 //! Labels, decided. Pure. A patch names only the keys that change, so it commutes with what others write.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
+use super::Decision;
 use super::node::Observed;
-use super::{Decision, check_not_protected};
 use crate::action::ActionError;
 use crate::task::spec::{LabelParameters, UnlabelParameters};
 
-/// Prefixes of the labels that the kubelet keeps.
-const PROTECTED: [&str; 2] = ["kubernetes.io", "beta.kubernetes.io"];
-
-/// Refuses keys that belong to Kubernetes.
-pub(super) fn check_keys<'a>(keys: impl IntoIterator<Item = &'a String>) -> Result<(), ActionError> {
-    keys.into_iter().try_for_each(|key| check_not_protected("label", key, &PROTECTED))
+/// A map of texts in an object's metadata.
+pub(super) struct Texts {
+    /// Its field.
+    pub(super) field: &'static str,
+    /// What one entry is called.
+    pub(super) one: &'static str,
 }
+
+const LABELS: Texts = Texts { field: "labels", one: "label" };
 
 /// Without `overwrite` a label with another value is an error, and the patch carries the version that was read, so that
 /// a value which somebody sets meanwhile is not overwritten either.
 pub(super) fn label(node: &Observed, wanted: &LabelParameters) -> Result<Decision, ActionError> {
-    let mut changed = Map::new();
-    for (key, value) in &wanted.labels {
-        match node.labels.get(key) {
-            Some(have) if have == value => continue,
-            Some(have) if !wanted.overwrite => return Err(taken(key, have, value)),
-            _ => changed.insert(key.clone(), value.as_str().into()),
-        };
-    }
-    let guard = (!wanted.overwrite).then_some(node.version.as_str());
-    Ok(patch(&changed, guard))
-}
-
-fn taken(key: &str, have: &str, wanted: &str) -> ActionError {
-    ActionError::permanent(format!(
-        "label {key} is {have:?} and would become {wanted:?}; set overwrite to change it"
-    ))
+    set(node, &LABELS, &node.labels, &wanted.labels, wanted.overwrite)
 }
 
 /// Removes the labels that are there.
 pub(super) fn unlabel(node: &Observed, unwanted: &UnlabelParameters) -> Decision {
-    let there = unwanted.keys.iter().filter(|key| node.labels.contains_key(*key));
-    patch(&there.map(|key| (key.clone(), Value::Null)).collect(), None)
+    unset(&LABELS, &node.labels, &unwanted.keys)
 }
 
-fn patch(labels: &Map<String, Value>, guard: Option<&str>) -> Decision {
-    if labels.is_empty() {
+/// Sets entries of a map of texts.
+pub(super) fn set(
+    node: &Observed,
+    texts: &Texts,
+    there: &BTreeMap<String, String>,
+    wanted: &BTreeMap<String, String>,
+    overwrite: bool,
+) -> Result<Decision, ActionError> {
+    let mut changed = Map::new();
+    for (key, value) in wanted {
+        match there.get(key) {
+            Some(have) if have == value => continue,
+            Some(have) if !overwrite => return Err(taken(texts.one, key, have, value)),
+            _ => changed.insert(key.clone(), value.as_str().into()),
+        };
+    }
+    let guard = (!overwrite).then_some(node.version.as_str());
+    Ok(patch(texts, &changed, guard))
+}
+
+fn taken(one: &str, key: &str, have: &str, wanted: &str) -> ActionError {
+    ActionError::permanent(format!(
+        "{one} {key} is {have:?} and would become {wanted:?}; set overwrite to change it"
+    ))
+}
+
+/// Removes the entries that are there.
+pub(super) fn unset(texts: &Texts, there: &BTreeMap<String, String>, unwanted: &[String]) -> Decision {
+    let there = unwanted.iter().filter(|key| there.contains_key(*key));
+    patch(texts, &there.map(|key| (key.clone(), Value::Null)).collect(), None)
+}
+
+fn patch(texts: &Texts, changed: &Map<String, Value>, guard: Option<&str>) -> Decision {
+    if changed.is_empty() {
         return Decision::Already;
     }
-    let mut patch = json!({"metadata": {"labels": labels}});
+    let mut metadata = json!({texts.field: changed});
     if let Some(version) = guard {
-        patch["metadata"]["resourceVersion"] = version.into();
+        metadata["resourceVersion"] = version.into();
     }
-    Decision::Patch(patch)
+    Decision::Patch(json!({"metadata": metadata}))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -101,13 +119,6 @@ mod tests {
         assert_eq!(refused, ActionError::permanent(sentence));
         let expected = json!({"metadata": {"labels": {"tier": "silver"}}});
         assert_eq!(label(&have, &set(&[("tier", "silver")], true)), Ok(Decision::Patch(expected)));
-    }
-
-    #[test]
-    fn labels_of_kubernetes_are_protected_and_roles_are_not() {
-        let check = |key: &str| check_keys([&key.to_owned()]);
-        assert!(check("kubernetes.io/hostname").is_err() && check("beta.kubernetes.io/arch").is_err());
-        assert!(check("node-role.kubernetes.io/worker").is_ok() && check("hostname").is_ok());
     }
 
     fn some_labels() -> impl Strategy<Value = BTreeMap<String, String>> {

@@ -6,10 +6,12 @@
 //! was read. Evictions are in [`drain`]. Not here: retries of failed items and time-outs of whole items (worker).
 
 pub mod agent;
+mod annotate;
 mod annotations;
 mod busy;
 mod cluster;
 mod clusters;
+mod copy;
 mod cordon;
 mod drain;
 mod driver;
@@ -17,14 +19,13 @@ mod errors;
 mod holder;
 mod label;
 mod node;
+mod protected;
 mod taint;
 
 #[cfg(test)]
 mod wire_tests;
 
 pub use clusters::{ClustersError, KubeClusters};
-
-use crate::action::ActionError;
 
 /// What a decision comes to.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,16 +36,4 @@ enum Decision {
     Patch(serde_json::Value),
     /// The node is left alone on purpose; a sentence says why.
     Skip(String),
-}
-
-/// Label and taint keys whose prefix belongs to Kubernetes itself: the kubelet and the node controller write them, and
-/// would write them again.
-fn check_not_protected(what: &str, key: &str, prefixes: &[&str]) -> Result<(), ActionError> {
-    let prefix = key.split_once('/').map_or("", |(prefix, _)| prefix);
-    if prefixes.contains(&prefix) {
-        return Err(ActionError::permanent(format!(
-            "the {what} {key} belongs to Kubernetes and is not changed"
-        )));
-    }
-    Ok(())
 }

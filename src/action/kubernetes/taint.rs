@@ -4,29 +4,27 @@
 //! a taint that somebody adds meanwhile makes the patch fail instead of getting lost. Taints that are not named stay as
 //! they were read, down to fields this program does not know.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::Decision;
 use super::node::Observed;
-use super::{Decision, check_not_protected};
 use crate::action::ActionError;
 use crate::task::spec::{Taint, TaintEffect, TaintParameters, UntaintParameters};
 
-/// Prefixes of the taints that the node and cloud controllers keep.
-const PROTECTED: [&str; 2] = ["node.kubernetes.io", "node.cloudprovider.kubernetes.io"];
-
-/// Refuses keys that belong to Kubernetes.
-pub(super) fn check_keys<'a>(keys: impl IntoIterator<Item = &'a String>) -> Result<(), ActionError> {
-    keys.into_iter().try_for_each(|key| check_not_protected("taint", key, &PROTECTED))
-}
-
-/// Without `overwrite` a taint of the same key and effect with another value is an error.
-pub(super) fn taint(node: &Observed, wanted: &TaintParameters) -> Result<Decision, ActionError> {
+/// Without `overwrite` a taint of the same key and effect with another value is an error. What is added with `NoExecute`
+/// gets the time, as the API says of that effect alone.
+pub(super) fn taint(
+    node: &Observed,
+    wanted: &TaintParameters,
+    now: Timestamp,
+) -> Result<Decision, ActionError> {
     let mut taints = node.taints.clone();
     for want in &wanted.taints {
         match taints.iter_mut().find(|have| is(have, &want.key, Some(want.effect))) {
-            None => taints.push(object(want)),
+            None => taints.push(object(want, now)),
             Some(have) if value_of(have) == want.value => {}
-            Some(have) if wanted.overwrite => have["value"] = want.value.as_str().into(),
+            Some(have) if wanted.overwrite => *have = object(want, now),
             Some(have) => return Err(taken(want, value_of(have))),
         }
     }
@@ -48,10 +46,13 @@ fn value_of(taint: &Value) -> &str {
     taint["value"].as_str().unwrap_or_default()
 }
 
-fn object(taint: &Taint) -> Value {
+fn object(taint: &Taint, now: Timestamp) -> Value {
     let mut object = json!({"key": taint.key, "effect": taint.effect.as_str()});
     if !taint.value.is_empty() {
         object["value"] = taint.value.as_str().into();
+    }
+    if taint.effect == TaintEffect::NoExecute {
+        object["timeAdded"] = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
     }
     object
 }
@@ -76,6 +77,10 @@ mod tests {
 
     use super::*;
     use crate::task::spec::TaintRef;
+
+    fn taint(node: &Observed, wanted: &TaintParameters) -> Result<Decision, ActionError> {
+        super::taint(node, wanted, Timestamp::UNIX_EPOCH)
+    }
 
     fn node(taints: &Value) -> Observed {
         Observed { version: "7".into(), taints: taints.as_array().unwrap().clone(), ..Observed::default() }
@@ -143,10 +148,23 @@ mod tests {
     }
 
     #[test]
-    fn taints_of_the_node_controller_are_protected() {
-        let check = |key: &str| check_keys([&key.to_owned()]);
-        assert!(check("node.kubernetes.io/unschedulable").is_err());
-        assert!(check("node-role.kubernetes.io/control-plane").is_ok() && check("dedicated").is_ok());
+    fn the_time_is_written_for_no_execute_alone_and_stays_with_the_taint() {
+        let added = |effect| {
+            after(&node(&json!([])), &taint(&node(&json!([])), &set(&[("a", "1", effect)], false)).unwrap())
+        };
+        assert_eq!(
+            added(TaintEffect::NoSchedule).taints,
+            [json!({"key": "a", "value": "1", "effect": "NoSchedule"})]
+        );
+        let timed =
+            json!({"key": "a", "value": "1", "effect": "NoExecute", "timeAdded": "1970-01-01T00:00:00Z"});
+        assert_eq!(added(TaintEffect::NoExecute).taints, [timed]);
+        let theirs =
+            json!([{"key": "a", "value": "1", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}]);
+        assert_eq!(
+            taint(&node(&theirs), &set(&[("a", "1", TaintEffect::NoExecute)], true)),
+            Ok(Decision::Already)
+        );
     }
 
     fn effect() -> impl Strategy<Value = TaintEffect> {

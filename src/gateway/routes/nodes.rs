@@ -139,6 +139,34 @@ batch! {
     }
 }
 
+batch! {
+    /// Adds the taints of one node to others. What controllers keep there is left out.
+    CopyTaintsBatch, "copy_taints" {
+        /// The node whose taints are copied.
+        from: String,
+        /// Whether a taint of the same key and effect may get another value.
+        #[serde(default)] overwrite: bool,
+    }
+}
+
+batch! {
+    /// Sets annotations on nodes.
+    AnnotateBatch, "annotate" {
+        /// Annotations to set.
+        annotations: BTreeMap<String, String>,
+        /// Whether an annotation that has another value may be changed.
+        #[serde(default)] overwrite: bool,
+    }
+}
+
+batch! {
+    /// Removes annotations from nodes.
+    UnannotateBatch, "unannotate" {
+        /// Keys of the annotations to remove.
+        keys: Vec<String>,
+    }
+}
+
 /// A taint.
 #[derive(Debug, serde::Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -208,3 +236,6 @@ route!(/** Label nodes */ label, LabelBatch, "/api/v1/nodes/batch/label");
 route!(/** Remove labels from nodes */ unlabel, UnlabelBatch, "/api/v1/nodes/batch/unlabel");
 route!(/** Taint nodes */ taint, TaintBatch, "/api/v1/nodes/batch/taint");
 route!(/** Remove taints from nodes */ untaint, UntaintBatch, "/api/v1/nodes/batch/untaint");
+route!(/** Copy the taints of a node */ copy_taints, CopyTaintsBatch, "/api/v1/nodes/batch/copy_taints");
+route!(/** Annotate nodes */ annotate, AnnotateBatch, "/api/v1/nodes/batch/annotate");
+route!(/** Remove annotations from nodes */ unannotate, UnannotateBatch, "/api/v1/nodes/batch/unannotate");

@@ -12,10 +12,13 @@ use serde_json::Value;
 use super::SpecError;
 use super::drain::{self, DrainParameters};
 use super::fault::Faults;
-use crate::task::TaskId;
+use crate::task::{ItemName, TaskId};
 
 /// Most labels or taints in one task.
 pub const PARAMETERS_MAX: usize = 32;
+
+/// Longest value of an annotation, in bytes: Kubernetes allows all annotations of an object 256 KiB together.
+pub const ANNOTATION_BYTES_MAX: usize = 4 * 1024;
 
 /// A taint as a user names it: identity is key and effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +85,12 @@ pub enum ActionSpec {
     Taint(TaintParameters),
     /// Remove taints from a node.
     Untaint(UntaintParameters),
+    /// Copy the taints of one node to others.
+    CopyTaints(CopyTaintsParameters),
+    /// Set annotations on a node.
+    Annotate(AnnotateParameters),
+    /// Remove annotations from a node.
+    Unannotate(UnannotateParameters),
     /// Wait, and do nothing else: for demos, load tests and trying Milepost without a cluster.
     Wait(WaitParameters),
 }
@@ -143,6 +152,36 @@ pub struct UntaintParameters {
     pub taints: Vec<TaintRef>,
 }
 
+/// Parameters of `copy_taints`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyTaintsParameters {
+    /// The node whose taints are copied.
+    pub from: ItemName,
+    /// Whether an existing taint of the same key and effect may get another value.
+    #[serde(default)]
+    pub overwrite: bool,
+}
+
+/// Parameters of `annotate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnnotateParameters {
+    /// Annotations to set.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether an existing annotation with another value may be changed.
+    #[serde(default)]
+    pub overwrite: bool,
+}
+
+/// Parameters of `unannotate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnannotateParameters {
+    /// Keys of the annotations to remove.
+    pub keys: Vec<String>,
+}
+
 /// Parameters of `wait`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,8 +195,19 @@ pub struct WaitParameters {
 }
 
 /// Names of all actions, as used in requests.
-pub const ACTIONS: [&str; 8] =
-    ["cordon", "uncordon", "drain", "label", "unlabel", "taint", "untaint", "wait"];
+pub const ACTIONS: [&str; 11] = [
+    "cordon",
+    "uncordon",
+    "drain",
+    "label",
+    "unlabel",
+    "taint",
+    "untaint",
+    "copy_taints",
+    "annotate",
+    "unannotate",
+    "wait",
+];
 
 impl ActionSpec {
     /// The action's name, as used in requests and events.
@@ -171,6 +221,9 @@ impl ActionSpec {
             Self::Unlabel(_) => "unlabel",
             Self::Taint(_) => "taint",
             Self::Untaint(_) => "untaint",
+            Self::CopyTaints(_) => "copy_taints",
+            Self::Annotate(_) => "annotate",
+            Self::Unannotate(_) => "unannotate",
             Self::Wait(_) => "wait",
         }
     }
@@ -186,6 +239,9 @@ impl ActionSpec {
             Self::Unlabel(p) => serde_json::to_value(p),
             Self::Taint(p) => serde_json::to_value(p),
             Self::Untaint(p) => serde_json::to_value(p),
+            Self::CopyTaints(p) => serde_json::to_value(p),
+            Self::Annotate(p) => serde_json::to_value(p),
+            Self::Unannotate(p) => serde_json::to_value(p),
             Self::Wait(p) => serde_json::to_value(p),
         };
         parameters.expect("parameters are plain maps, lists and texts")
@@ -223,6 +279,9 @@ fn parse_action(name: &str, parameters: &Value, faults: &mut Faults) -> Option<A
         "unlabel" => read(parameters, faults).map(ActionSpec::Unlabel),
         "taint" => read(parameters, faults).map(ActionSpec::Taint),
         "untaint" => read(parameters, faults).map(ActionSpec::Untaint),
+        "copy_taints" => read(parameters, faults).map(ActionSpec::CopyTaints),
+        "annotate" => read(parameters, faults).map(ActionSpec::Annotate),
+        "unannotate" => read(parameters, faults).map(ActionSpec::Unannotate),
         "wait" => read(parameters, faults).map(ActionSpec::Wait),
         _ => {
             faults.add("action", format!("must be one of {}", ACTIONS.join(", ")));
@@ -282,10 +341,33 @@ fn check_action(action: &ActionSpec, faults: &mut Faults) {
                 check_label_key(&format!("parameters.taints[{i}].key"), &taint.key, faults);
             }
         }
+        ActionSpec::CopyTaints(_) => {}
+        ActionSpec::Annotate(p) => check_annotations(&p.annotations, faults),
+        ActionSpec::Unannotate(p) => {
+            check_size("parameters.keys", p.keys.len(), faults);
+            for (i, key) in p.keys.iter().enumerate() {
+                check_label_key(&format!("parameters.keys[{i}]"), key, faults);
+            }
+        }
         ActionSpec::Wait(p) => {
             if p.duration_ms > 3_600_000 {
                 faults.add("parameters.duration_ms", "must be at most 3600000");
             }
+        }
+    }
+}
+
+fn check_annotations(annotations: &BTreeMap<String, String>, faults: &mut Faults) {
+    check_size("parameters.annotations", annotations.len(), faults);
+    for (key, value) in annotations {
+        let field = format!("parameters.annotations.{key}");
+        check_label_key(&field, key, faults);
+        if value.len() > ANNOTATION_BYTES_MAX {
+            faults
+                .add(&field, format!("must have at most {ANNOTATION_BYTES_MAX} bytes, has {}", value.len()));
+        }
+        if value.contains('\0') {
+            faults.add(field, "must not contain '\\0'");
         }
     }
 }

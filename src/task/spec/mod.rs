@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use action::{
-    ACTIONS, ActionSpec, LabelParameters, PARAMETERS_MAX, Taint, TaintEffect, TaintParameters, TaintRef,
-    UncordonParameters, UnlabelParameters, UntaintParameters, WaitParameters,
+    ACTIONS, ANNOTATION_BYTES_MAX, ActionSpec, AnnotateParameters, CopyTaintsParameters, LabelParameters,
+    PARAMETERS_MAX, Taint, TaintEffect, TaintParameters, TaintRef, UnannotateParameters, UncordonParameters,
+    UnlabelParameters, UntaintParameters, WaitParameters,
 };
 pub use drain::{DRAIN_TIMEOUT_DEFAULT, DrainParameters};
 pub use fault::{Fault, SpecError};
@@ -337,6 +338,23 @@ mod tests {
             {"key": "a", "effect": "NoSchedule"}, {"key": "a", "value": "b", "effect": "NoSchedule"}]});
         assert_eq!(parse("taint", twice), Err("parameters.taints[1]".into()));
         assert!(parse("untaint", json!({"taints": [{"key": "a"}]})).is_ok());
+    }
+
+    #[test]
+    fn annotations_hold_any_text_up_to_a_bound() {
+        let parse = |key: &str, value: String| {
+            ActionSpec::parse("annotate", &json!({"annotations": {key: value}}))
+                .map_err(|e| e.faults[0].field.clone())
+        };
+        assert!(parse("example.com/note", "free text: é, \"quotes\"".into()).is_ok());
+        assert!(parse("note", "x".repeat(ANNOTATION_BYTES_MAX)).is_ok());
+        assert_eq!(
+            parse("note", "x".repeat(ANNOTATION_BYTES_MAX + 1)),
+            Err("parameters.annotations.note".into())
+        );
+        assert_eq!(parse("a b", String::new()), Err("parameters.annotations.a b".into()));
+        assert!(ActionSpec::parse("copy_taints", &json!({"from": "node-1"})).is_ok());
+        assert!(ActionSpec::parse("copy_taints", &json!({"from": ""})).is_err());
     }
 
     #[test]

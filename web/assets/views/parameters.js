@@ -10,6 +10,8 @@ const SHAPES = {
   unlabel: {},
   taint: { value: true, effects: EFFECTS },
   untaint: { effects: ["", ...EFFECTS] },
+  annotate: { value: true },
+  unannotate: {},
 };
 
 export class ParameterRows {

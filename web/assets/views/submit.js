@@ -2,7 +2,7 @@
 
 import { newKey } from "../api.js";
 import { attr, h, icon, show, text } from "../dom.js";
-import { ACTIONS, bodyOf, faultsOf, fieldOf, rowsOf, wordsOf } from "../draft.js";
+import { ACTIONS, ROWS, bodyOf, faultsOf, fieldOf, rowsOf, wordsOf } from "../draft.js";
 import { plural } from "../format.js";
 import { BudgetFields } from "./budget.js";
 import { DrainFields } from "./drain.js";
@@ -139,13 +139,16 @@ export class SubmitPage {
     const fault = h("p.fault", { id: "fault-parameters", hidden: true });
     this.foreign = h("input", { type: "checkbox", id: "field-foreign" });
     this.foreignLine = h("label.check", {}, this.foreign, "Undo cordons of others too");
-    for (const field of ["labels", "keys", "taints", "overwrite", "foreign", "of_task"])
+    this.from = h("input", { id: "field-from", placeholder: "node-001", autocomplete: "off", spellcheck: "false" });
+    this.fromLine = h("label", { for: "field-from" }, "Copy from node", this.from);
+    for (const field of ["labels", "keys", "taints", "annotations", "overwrite", "foreign", "of_task", "from"])
       this.#faults.set(field, { fault, control: this.rows.node });
     this.parametersField = h(
       "fieldset.field",
       {},
       (this.parametersName = h("legend")),
       this.rows.node,
+      this.fromLine,
       this.overwriteLine,
       this.foreignLine,
       fault,
@@ -203,6 +206,7 @@ export class SubmitPage {
     this.foreign.checked = task.parameters?.foreign === true;
     this.drain.choose(task.action === "drain" ? task.parameters : null);
     this.#ofTask = task.parameters?.of_task ?? null;
+    this.from.value = task.parameters?.from ?? "";
     this.reason.value = task.reason ?? "";
     this.concurrency.value = task.concurrency ?? "";
     this.budget.choose(task.failure_budget);
@@ -252,11 +256,12 @@ export class SubmitPage {
   #choose(action) {
     this.#action = action;
     this.#ofTask = null;
-    const { help, parameters, overwrite, foreign, drain } = ACTIONS[action];
+    const { help, parameters, overwrite, foreign, from, drain } = ACTIONS[action];
     text(this.help, help);
-    show(this.parametersField, parameters !== null || Boolean(foreign));
+    show(this.parametersField, parameters !== null || Boolean(foreign || from));
     show(this.rows.node, parameters !== null);
-    text(this.parametersName, { labels: "Labels", keys: "Label keys", taints: "Taints" }[parameters] ?? "Whose cordons");
+    text(this.parametersName, ROWS[parameters]?.all ?? (from ? "Taints" : "Whose cordons"));
+    show(this.fromLine, Boolean(from));
     show(this.overwriteLine, Boolean(overwrite));
     this.foreign.checked = false;
     show(this.foreignLine, Boolean(foreign));
@@ -284,6 +289,7 @@ export class SubmitPage {
         foreign: this.foreign.checked,
         ofTask: this.#ofTask,
         drain: this.drain.values(),
+        from: this.from.value.trim(),
       },
       reason: this.reason.value,
       priority: this.priority.value,

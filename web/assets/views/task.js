@@ -382,12 +382,14 @@ function took({ started_at: started, finished_at: finished }) {
 /** The parameters of an action in a line. */
 function parameterWords(parameters) {
   if (!parameters) return null;
-  const labels = Object.entries(parameters.labels ?? {}).map(([key, value]) => `${key}=${value}`);
+  const texts = { ...parameters.labels, ...parameters.annotations };
+  const labels = Object.entries(texts).map(([key, value]) => `${key}=${value}`);
   const taints = (parameters.taints ?? []).map(
     ({ key, value, effect }) => `${key}${value ? `=${value}` : ""}${effect ? `:${effect}` : ""}`,
   );
   const words = [...labels, ...(parameters.keys ?? []), ...taints];
   if (parameters.overwrite) words.push("(overwrite)");
+  if (parameters.from) words.push(`from ${parameters.from}`);
   if (parameters.foreign) words.push("cordons of others too");
   if (parameters.of_task) words.push(`cordons of task ${shortId(parameters.of_task)}`);
   return words.join(", ");
