@@ -12,7 +12,7 @@ use super::deletion::DeleteOptions;
 use super::journal::{Journal, PodChange};
 use super::object::{Object, key, time};
 use super::patch::PatchKind;
-use super::pod::{Deletion, Phase, Pod};
+use super::pod::Pod;
 use super::resources::{Resource, Target};
 use super::seed::Seed;
 use super::selector::Selector;
@@ -182,27 +182,6 @@ impl Cluster {
             self.journal.note(PodChange::Gone, &pod);
         }
         Ok(pod)
-    }
-
-    /// Takes a pod away as its kubelet does when it has ended, or as the collector of pods without a node.
-    pub(super) fn finish_pod(&self, key: &str, uid: &str) {
-        let now = self.clock.now();
-        let mut gone = false;
-        let finished = self.pods.change(key, false, |pod| {
-            // The name may belong to another pod by now.
-            if *pod.uid != *uid {
-                return Err(Refusal::not_found("pods", &pod.name));
-            }
-            let deletion = Some(Deletion { at: pod.deletion.map_or(now, |d| d.at), grace_secs: 0 });
-            let phase = if pod.finished() { pod.phase } else { Phase::Failed };
-            let since = if pod.ready { now } else { pod.since };
-            let new = Pod { deletion, phase, ready: false, since, ..pod.clone() };
-            gone = new.over();
-            Ok(if gone { Outcome::Remove(new) } else { Outcome::Keep(new) })
-        });
-        if let (Ok(pod), true) = (finished, gone) {
-            self.journal.note(PodChange::Gone, &pod);
-        }
     }
 
     /// Brings a posted object of a plain resource into the form that is stored.

@@ -8,26 +8,24 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::acts;
 use super::agenda::Agenda;
 use super::budgets;
 use super::cluster::Cluster;
 use super::collection::{Change, Collection};
-use super::object::{Group, Object, key, time};
+use super::object::{Group, Object, key};
 use super::placing::{Places, ready};
 use super::pod::{Phase, Pod, Template};
-use super::seed::suffix;
 use super::selector::Selector;
 
 /// Changes that are looked at in one go.
 const BATCH: usize = 200;
 /// Most pods that a ReplicaSet is given.
 const REPLICAS_MAX: usize = 10_000;
-/// The taint that follows a cordon.
-const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// How fast a cluster does what it does by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,9 +223,8 @@ impl Controllers {
         if before.is_none() {
             self.cover(name);
         }
-        let tainted = tainted(node);
         if let Some(after) = self.behaviour.taint_after
-            && tainted != (node["spec"]["unschedulable"] == true)
+            && acts::tainted(node) != (node["spec"]["unschedulable"] == true)
         {
             self.later(after, Job::Taint { node: name.to_owned() });
         }
@@ -250,9 +247,11 @@ impl Controllers {
         if after.is_some() {
             self.attend(before, pod);
         }
+        // Whom a pod counts for may have changed with its labels.
+        let other = before.filter(|before| before.template.labels != pod.template.labels);
         let counts = |pod: Option<&Pod>| pod.map(|pod| (pod.active(), pod.ready, Arc::clone(&pod.template)));
         if counts(before) != counts(after) {
-            self.count_budgets_of(pod);
+            [Some(pod), other].into_iter().flatten().for_each(|pod| self.count_budgets_of(pod));
         }
         if before.is_some_and(Pod::active) && !after.is_some_and(Pod::active) || after.is_none() {
             self.replace(pod);
@@ -364,89 +363,5 @@ impl Controllers {
         if self.counting.insert(budget.clone()) {
             self.later(self.behaviour.budget_lag, Job::Count { budget });
         }
-    }
-}
-
-fn tainted(node: &Value) -> bool {
-    node["spec"]["taints"].as_array().into_iter().flatten().any(|taint| taint["key"] == UNSCHEDULABLE)
-}
-
-impl Cluster {
-    /// Has a pod run and be ready.
-    fn start_pod(&self, key: &str, uid: &str) {
-        let now = self.clock.now();
-        let started = self.pods.update(key, false, |pod| {
-            let starts = *pod.uid == *uid && pod.phase == Phase::Pending && pod.deletion.is_none();
-            if !starts {
-                return Ok(pod.clone());
-            }
-            Ok(Pod { phase: Phase::Running, ready: true, since: now, ..pod.clone() })
-        });
-        if let Some(pod) = started.ok().filter(|pod| *pod.uid == *uid && pod.ready) {
-            self.journal.note(super::PodChange::Ready, &pod);
-        }
-    }
-
-    fn bind_pod(&self, key: &str, node: &Arc<str>) {
-        // A pod that is gone by now needs no place.
-        let _ = self.pods.update(key, false, |pod| {
-            let mut bound = pod.clone();
-            bound.node.get_or_insert_with(|| Arc::clone(node));
-            Ok(bound)
-        });
-    }
-
-    /// Makes a pod for a controller.
-    fn spawn_pod(&self, owner: &str, template: &Arc<Template>, node: Option<Arc<str>>) {
-        let number = usize::try_from(self.serial()).unwrap_or(0);
-        // Names of new pods come from the far end, so that they do not meet those that were there from the start.
-        let name = format!("{owner}-{}", suffix(usize::MAX / 2 - number));
-        let now = self.clock.now();
-        let pod = Pod {
-            name: name.into(),
-            uid: self.uid(),
-            version: 0,
-            template: Arc::clone(template),
-            node,
-            phase: Phase::Pending,
-            ready: false,
-            created: now,
-            since: now,
-            deletion: None,
-        };
-        let allowed = self.may_create("pods", pod.namespace(), pod.name());
-        let _ = allowed.and_then(|()| self.add_pod(pod, false));
-    }
-
-    /// Shows a kubelet's own pod again, as the kubelet does when somebody deleted it from the API.
-    fn mirror_again(&self, pod: &Pod) {
-        let Some(node) = pod.node.as_deref().filter(|node| self.nodes.get(node).is_ok()) else { return };
-        if self.pods.get(&pod.key()).is_err() {
-            let again = Pod {
-                uid: self.uid(),
-                version: 0,
-                deletion: None,
-                phase: Phase::Running,
-                ready: true,
-                ..pod.clone()
-            };
-            let _ = self.add_pod(Pod { node: Some(node.into()), ..again }, false);
-        }
-    }
-
-    /// Gives a cordoned node its taint, and takes it from one that is not.
-    fn follow_cordon(&self, name: &str) {
-        let now = time(self.clock.now());
-        // A node that is gone needs no taint.
-        let _ = self.nodes.update(name, false, |node| {
-            let mut new = node.clone();
-            let mut taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
-            taints.retain(|taint| taint["key"] != UNSCHEDULABLE);
-            if node["spec"]["unschedulable"] == true {
-                taints.push(json!({"key": UNSCHEDULABLE, "effect": "NoSchedule", "timeAdded": now}));
-            }
-            new["spec"]["taints"] = taints.into();
-            super::nodes::admit(node, new)
-        });
     }
 }

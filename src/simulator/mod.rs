@@ -6,6 +6,7 @@
 //! and any check of who asks.
 
 mod access;
+mod acts;
 mod agenda;
 mod api;
 mod budgets;
@@ -18,6 +19,7 @@ mod eviction;
 mod inside;
 mod journal;
 mod log;
+mod meddler;
 mod nodes;
 mod object;
 mod patch;
@@ -48,6 +50,7 @@ pub use access::Denied;
 pub use controllers::Behaviour;
 pub use journal::{PodChange, PodEvent};
 pub use log::{LoggedRequest, Observer};
+pub use meddler::Meddler;
 pub use rules::{Fault, Rule};
 
 use access::Access;

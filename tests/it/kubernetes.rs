@@ -10,6 +10,7 @@ mod kubectl;
 mod life;
 mod oracle;
 mod pods;
+mod simulator_command;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -22,9 +22,14 @@ pub(super) struct Kubectl {
 
 impl Kubectl {
     pub(super) fn new(simulator: &Simulator) -> Result<Self> {
+        Self::to(&simulator.kubeconfig_yaml())
+    }
+
+    /// Bound to whatever a kubeconfig names.
+    pub(super) fn to(kubeconfig_yaml: &str) -> Result<Self> {
         let home = TempDir::new()?;
         let kubeconfig = home.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, simulator.kubeconfig_yaml())?;
+        std::fs::write(&kubeconfig, kubeconfig_yaml)?;
         Ok(Self { home, kubeconfig })
     }
 

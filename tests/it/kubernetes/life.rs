@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use milepost::clock::SystemClock;
-use milepost::simulator::{Behaviour, PodChange, Simulator, SimulatorConfig};
+use milepost::simulator::{Behaviour, Meddler, PodChange, Simulator, SimulatorConfig};
 use serde_json::{Value, json};
 
 use crate::support::until;
@@ -152,4 +152,17 @@ async fn a_mirror_pod_comes_back_by_itself() {
             .is_some_and(|now| now["metadata"]["uid"] != before["metadata"]["uid"])
     })
     .await;
+}
+
+#[tokio::test]
+async fn another_writer_meets_those_who_are_late_and_leaves_its_mark() {
+    let simulator = quick().await;
+    let meddler = simulator.meddle(MS);
+    let stale = simulator.node("node-002").unwrap();
+    until("every node was written to", async || meddler.writes() >= 3).await;
+    assert!(simulator.merge_patch("node-002", &json!({"metadata": {"resourceVersion": stale["metadata"]["resourceVersion"]}, "spec": {"unschedulable": true}})).is_none());
+    drop(meddler);
+    let node = simulator.node("node-002").unwrap();
+    let (label, taint) = Meddler::marks(&node);
+    assert!(label.is_some() && label == taint, "{label:?} {taint:?}");
 }
