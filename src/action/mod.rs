@@ -125,6 +125,20 @@ pub struct NodeView {
     pub version: String,
 }
 
+impl NodeView {
+    /// The zone it is in, if its labels say so.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.labels.get("topology.kubernetes.io/zone").map(String::as_str)
+    }
+
+    /// Whether it is a node of the control plane.
+    #[must_use]
+    pub fn is_control_plane(&self) -> bool {
+        self.roles.iter().any(|role| role == "control-plane" || role == "master")
+    }
+}
+
 /// Why a cluster could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {

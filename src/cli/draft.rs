@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::budget::BudgetArgs;
 use super::drain::DrainArgs;
 use super::exit::UsageError;
+use super::strategy::StrategyArgs;
 use crate::config::duration;
 use crate::task::spec::TaskSpec;
 use crate::task::{Draft, TaskId};
@@ -96,6 +97,9 @@ pub struct DraftArgs {
 
     #[command(flatten)]
     pub drain: DrainArgs,
+
+    #[command(flatten)]
+    pub(super) strategy: StrategyArgs,
 }
 
 impl DraftArgs {
@@ -116,6 +120,7 @@ impl DraftArgs {
             item_timeout_ms: self.item_timeout.map(duration::millis),
             max_attempts: self.max_attempts,
             failure_budget: self.budget.budget()?,
+            strategy: self.strategy.draft(),
         };
         match TaskSpec::new(draft.clone()) {
             Ok(_) => Ok(draft),

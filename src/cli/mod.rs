@@ -22,6 +22,7 @@ pub mod retry;
 pub mod serve;
 pub mod settings;
 pub mod simulator;
+pub mod strategy;
 pub mod submit;
 mod table;
 pub mod tasks;

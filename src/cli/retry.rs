@@ -7,10 +7,11 @@ use super::budget::BudgetArgs;
 use super::connection::{ServerArgs, resolve, short};
 use super::exit::{Exit, UsageError};
 use super::output::{Output, Paint};
+use super::strategy::StrategyArgs;
 use super::table;
 use super::watch::{self, Wanted};
 use crate::client::{Api, TaskInfo};
-use crate::task::{ItemState, Retry, RetryDraft, TaskId};
+use crate::task::{ItemState, Retry, RetryDraft, StrategyDraft, TaskId};
 
 /// Flags of `milepost retry`.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,6 +35,13 @@ pub struct RetryArgs {
     #[command(flatten)]
     budget: BudgetArgs,
 
+    #[command(flatten)]
+    strategy: StrategyArgs,
+
+    /// All at once, as given and at any time, whatever the strategy was before.
+    #[arg(long)]
+    no_strategy: bool,
+
     /// Makes a repeat of the same retry return the first one; random by default.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -47,12 +55,23 @@ pub struct RetryArgs {
 }
 
 impl RetryArgs {
+    fn strategy(&self) -> Result<Option<StrategyDraft>, UsageError> {
+        match (self.strategy.draft(), self.no_strategy) {
+            (Some(_), true) => {
+                Err(UsageError("--no-strategy and flags of a strategy do not go together".into()))
+            }
+            (None, true) => Ok(Some(StrategyDraft::default())),
+            (draft, false) => Ok(draft),
+        }
+    }
+
     fn draft(&self) -> Result<RetryDraft, UsageError> {
         let draft = RetryDraft {
             include: (!self.include.is_empty()).then(|| self.include.clone()),
             reason: self.reason.clone(),
             concurrency: self.concurrency,
             failure_budget: self.budget.budget()?,
+            strategy: self.strategy()?,
             ..RetryDraft::default()
         };
         match Retry::new(draft.clone()) {

@@ -149,6 +149,15 @@ fn describe(info: &TaskInfo, out: Output) {
     if let Some(budget) = &info.failure_budget {
         line("budget", budget.to_string());
     }
+    if let Some(strategy) = &info.strategy {
+        line("strategy", super::strategy::words(strategy));
+    }
+    if let Some(wave) = view.wave.filter(|_| !view.status.is_terminal()) {
+        line("wave", wave.to_string());
+    }
+    if let Some(waits_for) = &view.waits_for {
+        line("waits for", paint.yellow(waits_for));
+    }
     if let Some(message) = &view.message {
         line("because", paint.yellow(message));
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::NodeView;
 use crate::task::spec::Fault;
-use crate::task::{Counts, Effect, FailureBudget, ItemState, Status, TaskId, TaskView};
+use crate::task::{Counts, Effect, FailureBudget, ItemState, Status, StrategyDraft, TaskId, TaskView};
 
 /// Problem details (RFC 9457): why a request was refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,9 @@ pub struct TaskInfo {
     /// How many items may fail before it is stopped, if that was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_budget: Option<FailureBudget>,
+    /// In which waves, order and windows, if that was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<StrategyDraft>,
     /// Its retries, oldest first, when one task was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retries: Vec<RetryInfo>,

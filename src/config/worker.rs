@@ -31,6 +31,14 @@ pub struct WorkerConfig {
     /// Time-out of one item, unless the task has its own.
     #[serde(with = "duration")]
     pub item_timeout: Duration,
+    /// Name of the node that this worker runs on, for tasks that are to leave that to the end.
+    pub node: Option<String>,
+    /// How long an item waits for a node that another task acts on before that is its failure.
+    #[serde(with = "duration")]
+    pub node_wait: Duration,
+    /// How long a task waits until few enough nodes are out of service before it is paused.
+    #[serde(with = "duration")]
+    pub room_wait: Duration,
     /// Time without a finished item after which a held task is told of as stalled; zero for never.
     #[serde(with = "duration")]
     pub stall_after: Duration,
@@ -66,6 +74,9 @@ impl Default for WorkerConfig {
             renew_interval: Duration::from_secs(1),
             poll_interval: Duration::from_secs(5),
             item_timeout: Duration::from_secs(60),
+            node: None,
+            node_wait: Duration::from_secs(30),
+            room_wait: Duration::from_secs(15 * 60),
             stall_after: Duration::from_secs(30),
             item_tries: 4,
             retry_base: Duration::from_millis(200),

@@ -6,11 +6,13 @@ use async_trait::async_trait;
 
 use super::{Faulty, pass};
 use crate::store::{
-    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, ItemQuery, Leadership,
-    NewRetry, NewTask, Outbox, OutboxId, OutboxRow, Renewal, Retries, StalledTask, StoreError, Task,
-    TaskQuery, TaskStore, UpkeepStore, Watched,
+    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, HoldBack, ItemQuery,
+    Leadership, NewRetry, NewTask, NodeHeld, Outbox, OutboxId, OutboxRow, Renewal, Retries, StalledTask,
+    StoreError, Task, TaskQuery, TaskStore, UpkeepStore, Watched,
 };
-use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId};
+use crate::task::{
+    Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId,
+};
 
 #[async_trait]
 impl<S: Outbox + ?Sized> Outbox for Faulty<S> {
@@ -94,6 +96,18 @@ impl<S: ClaimStore + ?Sized> ClaimStore for Faulty<S> {
 
     async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<TaskState, StoreError> {
         pass!(self.plan, "store.halt", self.inner.halt(fence, then, message))
+    }
+
+    async fn keep_order(&self, fence: Fence, order: &[u32]) -> Result<Vec<u32>, StoreError> {
+        pass!(self.plan, "store.keep_order", self.inner.keep_order(fence, order))
+    }
+
+    async fn hold_back(&self, fence: Fence, hold: &HoldBack) -> Result<TaskState, StoreError> {
+        pass!(self.plan, "store.hold_back", self.inner.hold_back(fence, hold))
+    }
+
+    async fn take_nodes(&self, fence: Fence, nodes: &[(u32, ItemName)]) -> Result<Vec<NodeHeld>, StoreError> {
+        pass!(self.plan, "store.take_nodes", self.inner.take_nodes(fence, nodes))
     }
 
     async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {

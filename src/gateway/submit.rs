@@ -15,8 +15,8 @@ use super::error::ApiError;
 use crate::bus::BusError;
 use crate::store::{Created, IdempotencyKey, NewRetry, NewTask, OutboxRow, StoreError, Task};
 use crate::task::{
-    ActionSpec, ClusterName, Draft, Event, EventKind, FailureBudget, Retry, RetryDraft, Seq, TaskId,
-    TaskSpec, UserId,
+    ActionSpec, ClusterName, Draft, Event, EventKind, FailureBudget, Retry, RetryDraft, Seq, Strategy,
+    StrategyDraft, TaskId, TaskSpec, UserId,
 };
 
 /// The header that makes a repeated submit return the first task.
@@ -168,6 +168,8 @@ struct Canonical<'a> {
     max_attempts: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure_budget: Option<FailureBudget>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strategy: Option<StrategyDraft>,
 }
 
 /// A retry in one fixed form. Not its items: a repeat must find the first retry, whatever that has come to.
@@ -195,6 +197,7 @@ fn fingerprint(spec: &TaskSpec) -> [u8; 32] {
         item_timeout_ms: spec.item_timeout.map(|timeout| timeout.as_millis()),
         max_attempts: spec.max_attempts,
         failure_budget: spec.budget,
+        strategy: spec.strategy.as_ref().map(Strategy::draft),
     };
     Sha256::digest(super::live::protocol::json(&canonical)).into()
 }

@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 
-use super::{Control, StoreError, Task};
+use super::{Control, HoldBack, StoreError, Task};
 use crate::task::{
     Attempt, Change, Event, EventKind, ItemOutcome, ReplicaId, Seq, Status, TaskState, Then, TransitionError,
 };
@@ -29,6 +29,8 @@ pub(super) fn claim(task: &mut Task, worker: &ReplicaId, at: Timestamp) -> Resul
     task.worker = Some(worker.clone());
     task.started_at = task.started_at.or(Some(at));
     task.failed_before.get_or_insert(task.counts.failed);
+    task.rests_until = task.rests_until.filter(|until| *until > at);
+    task.message = task.message.take().filter(|_| task.state.aborted);
     task.updated_at = at;
     Ok(())
 }
@@ -87,6 +89,32 @@ pub(super) fn halt(
     if task.state != before {
         task.message = Some(message.to_owned());
     }
+    Ok(())
+}
+
+/// Holds a task back as its strategy says. What a user did first stays, and so does a wave that is open.
+pub(super) fn hold_back(
+    task: &mut Task,
+    by: Attempt,
+    hold: &HoldBack,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    // The fence is checked by the change that changes nothing.
+    next(task, Change::Halt { by, then: Then::Pause }).or_else(|error| match error {
+        StoreError::Refused { .. } => Ok(task.state),
+        other => Err(other),
+    })?;
+    let is_open = hold.opens.is_some_and(|wave| wave <= task.opened);
+    if task.state.status != Status::Running || is_open {
+        return Ok(());
+    }
+    if hold.pause {
+        apply(task, Change::Halt { by, then: Then::Pause }, at)?;
+    }
+    task.opened = hold.opens.unwrap_or(task.opened);
+    task.rests_until =
+        Some(hold.rest).filter(|rest| !rest.is_zero()).and_then(|rest| at.checked_add(rest).ok());
+    (task.message, task.updated_at) = (Some(hold.message.clone()), at);
     Ok(())
 }
 

@@ -280,6 +280,42 @@ pub struct ClaimRules {
     pub per_cluster_max: u32,
 }
 
+/// Why a task starts no item for now, as its holder found by its strategy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldBack {
+    /// The wave that opens after it, from 1, when it is what is between two waves.
+    pub opens: Option<u32>,
+    /// For how long nobody is to claim it, from now on.
+    pub rest: Duration,
+    /// Whether it rests until somebody resumes it.
+    pub pause: bool,
+    /// Why, in a sentence.
+    pub message: String,
+}
+
+/// A node that was not to be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeHeld {
+    /// Name of the node.
+    pub name: ItemName,
+    /// Who holds it; unknown when it was freed in the same moment.
+    pub by: Option<Holder>,
+}
+
+/// A task that holds a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Which task.
+    pub task: TaskId,
+    /// Whose that is.
+    pub owner: UserId,
+    /// What that does, such as `cordon`.
+    pub action: String,
+}
+
+/// Most nodes in one [`ClaimStore::take_nodes`].
+pub const NODES_MAX: usize = 500;
+
 /// A task in a worker's hands.
 #[derive(Debug, Clone)]
 pub struct Claim {
@@ -287,6 +323,8 @@ pub struct Claim {
     pub task: Task,
     /// Items without a recorded result, in order.
     pub pending: Vec<(u32, ItemName)>,
+    /// The order that [`ClaimStore::keep_order`] has kept, for a task whose strategy has rules for it.
+    pub order: Option<Vec<u32>>,
 }
 
 /// Proof of who writes: the fence of every write.
@@ -317,14 +355,14 @@ pub enum Renewal {
 pub trait ClaimStore: Outbox {
     /// Claims the best next task, or `None` when nothing may be claimed.
     ///
-    /// Claimable is what is queued, and what is held under a lapsed lease, on a cluster below its limit and with tries
+    /// Claimable is what is queued and does not rest, and what is held under a lapsed lease, on a cluster below its limit and with tries
     /// left. Best: the owner with the fewest held tasks first, then the owner served longest ago, then priority, then
     /// age. Two workers never get the same task. Not cancel-safe: a dropped claim may hold a task until its lease
     /// ends.
     async fn claim(&self, worker: &ReplicaId, rules: &ClaimRules) -> Result<Option<Claim>, StoreError>;
 
-    /// How long until the first lease of a held task ends that may then be claimed: zero when one has, `None` when none is
-    /// held.
+    /// How long until the first lease of a held task ends, or a queued task has rested, that may then be claimed: zero when a
+    /// lease has ended, `None` when there is none.
     async fn next_lapse(&self) -> Result<Option<Duration>, StoreError>;
 
     /// Renews all leases of a worker in one call, and tells of each, in order. A paused task is held until it is handed
@@ -361,6 +399,28 @@ pub trait ClaimStore: Outbox {
     /// [`StoreError::Fenced`] when another attempt holds the task.
     async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<TaskState, StoreError>;
 
+    /// Keeps in which order the items of a task start, and returns the order that is kept: the first one, whatever later
+    /// attempts make of later facts. So a wave never changes once any was begun.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another attempt holds the task.
+    async fn keep_order(&self, fence: Fence, order: &[u32]) -> Result<Vec<u32>, StoreError>;
+
+    /// Holds a task back as its strategy says, and returns its state: paused at a gate, or still held, to be handed over
+    /// for as long as it rests. What a user made of it before stays as it is. Opening the same wave again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another attempt holds the task.
+    async fn hold_back(&self, fence: Fence, hold: &HoldBack) -> Result<TaskState, StoreError>;
+
+    /// Takes nodes of the task's cluster for these items, so that no other task acts on them, and returns those that it did
+    /// not get, with who holds them. A node is free again with the result of its item, when its task leaves its worker, and
+    /// when the lease or the attempt of its holder is over. Taking what one holds is fine. At most [`NODES_MAX`].
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another attempt holds the task, or its lease is over.
+    async fn take_nodes(&self, fence: Fence, nodes: &[(u32, ItemName)]) -> Result<Vec<NodeHeld>, StoreError>;
+
     /// Gives a task back unfinished, without using up a try, and returns its status: queued, or paused when a user paused
     /// it. Doing so again changes nothing.
     ///
@@ -373,7 +433,7 @@ pub trait ClaimStore: Outbox {
 /// What upkeep found waiting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Tasks that are queued.
+    /// Tasks that are queued and do not rest.
     pub queued: u64,
     /// Tasks that are held, under a lease that holds or lapsed.
     pub held: u64,

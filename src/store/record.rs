@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::task::{
     ActionSpec, ClusterName, Counts, Event, EventKind, FailureBudget, ItemName, Priority, ReplicaId, Seq,
-    TaskId, TaskSpec, TaskState, TaskView, UserId,
+    Status, Strategy, TaskId, TaskSpec, TaskState, TaskView, UserId, WaveMark,
 };
 
 /// A task as the record knows it.
@@ -35,6 +35,12 @@ pub struct Task {
     /// Failures from before the budget began, which do not count against it. `None` after a resume: the next claim
     /// begins a new one.
     pub failed_before: Option<u32>,
+    /// In which waves, order and windows, if the user set any of it.
+    pub strategy: Option<Strategy>,
+    /// Waves up to this number, from 1, have no gate and no pause before them any more; 0 when none was opened yet.
+    pub opened: u32,
+    /// Nobody claims it before then while it is queued.
+    pub rests_until: Option<Timestamp>,
     /// The task that it retries, if it is a retry. That one may be pruned by now.
     pub parent: Option<TaskId>,
     /// Status, fencing token and used claims.
@@ -43,7 +49,7 @@ pub struct Task {
     pub counts: Counts,
     /// The worker that holds it.
     pub worker: Option<ReplicaId>,
-    /// Why its failure budget paused it or calls it off.
+    /// Why its failure budget or its strategy holds it back or calls it off.
     pub message: Option<String>,
     /// Why the task itself failed.
     pub error: Option<String>,
@@ -73,14 +79,29 @@ impl Task {
             progress: self.counts.percent(),
             current_node: None,
             stalled_since: None,
+            wave: self.wave(),
+            waits_for: self.waits_for(),
             parent_id: self.parent,
             concurrency: self.concurrency,
-            message: self.message.clone(),
+            message: self.message.clone().filter(|_| self.waits_for().is_none()),
             reason: self.reason.clone(),
             error: self.error.clone(),
             created_at: Some(self.created_at),
             updated_at: self.updated_at,
         }
+    }
+
+    /// Where it stands, of a task that runs in waves.
+    #[must_use]
+    pub fn wave(&self) -> Option<WaveMark> {
+        self.strategy.as_ref()?.cut(self.counts.total).mark(self.counts.current())
+    }
+
+    /// Why nobody claims it, while it waits for a time of its strategy.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<String> {
+        let rests = self.state.status == Status::Queued && self.rests_until.is_some();
+        self.message.clone().filter(|_| rests)
     }
 
     /// A task as it is accepted.
@@ -98,6 +119,9 @@ impl Task {
             max_attempts: spec.max_attempts,
             budget: spec.budget,
             failed_before: Some(0),
+            strategy: spec.strategy.clone(),
+            opened: 0,
+            rests_until: None,
             parent: None,
             state: TaskState::new(),
             counts: Counts::new(
@@ -126,6 +150,7 @@ impl Task {
             item_timeout: self.item_timeout,
             max_attempts: self.max_attempts,
             budget: self.budget,
+            strategy: self.strategy.clone(),
         }
     }
 
@@ -148,6 +173,8 @@ impl Task {
             current_node: None,
             items: Vec::new(),
             stalled_since: None,
+            wave: self.wave(),
+            waits_for: None,
             message: None,
             error: self.error.clone(),
             timestamp: at,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Attempt, ClusterName, Counts, Effect, ItemName, ItemOutcome, ItemResult, ItemState, Seq, Status, Step,
-    TaskId,
+    TaskId, WaveMark,
 };
 
 /// What an event says. `Complete` and `Error` are terminal; `status` says which end it was.
@@ -32,6 +32,10 @@ pub enum EventKind {
     ConcurrencyChanged,
     /// The holder gave the task back; another attempt follows.
     Requeued,
+    /// A wave begins: see `wave`.
+    Wave,
+    /// No item is started for now: see `waits_for`.
+    Waiting,
     /// No item finished for long; `stalled_since` says since when, and `items` which are in work.
     Stalled,
     /// Terminal: completed, or cancelled on request.
@@ -155,6 +159,12 @@ pub struct Event {
     /// Since when no item has finished, while that is longer than it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled_since: Option<Timestamp>,
+    /// Where the task stands, of a task that runs in waves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<WaveMark>,
+    /// Why no item is started for now, in a sentence, while that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// A sentence for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -224,9 +234,10 @@ mod tests {
         let json = r#"{"task_id":"0190a000-0000-7000-8000-000000000001","attempt":2,"seq":7,
             "type":"wave_started","status":"running","action":"cordon","cluster":"prod","current":1,
             "total":3,"succeeded":1,"failed":0,"skipped":0,"cancelled":0,"progress":33,
-            "timestamp":"2026-11-23T08:00:00Z","wave":{"number":2}}"#;
+            "timestamp":"2026-11-23T08:00:00Z","wave":{"number":2,"of":3,"soaks":true}}"#;
         let event: Event = serde_json::from_str(json).unwrap();
         assert_eq!(event.kind, EventKind::Unknown);
+        assert_eq!(event.wave.map(|wave| wave.number), Some(2));
         assert_eq!(event.order(), (Attempt(2), Seq(7)));
         assert_eq!(event.counts.succeeded, 1);
     }

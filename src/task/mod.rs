@@ -1,8 +1,8 @@
 //! The core: what a task is and how it changes. Pure; no async, no IO, and no clock (time comes in as a value).
 //!
 //! Reading order: [`ids`] · [`spec`] (what a user may ask for) · [`item`] · [`counts`] · [`budget`] (how many may fail) ·
-//! [`state`] (the one transition function) · [`step`] (what an item in work is at) · [`event`] · [`snapshot`] (a fold of
-//! events) · [`position`] (a place in a stream).
+//! [`strategy`] (in which waves, when) · [`state`] (the one transition function) · [`step`] (what an item in work is at) ·
+//! [`event`] · [`snapshot`] (a fold of events) · [`position`] (a place in a stream).
 
 pub mod budget;
 pub mod counts;
@@ -14,6 +14,7 @@ pub mod snapshot;
 pub mod spec;
 pub mod state;
 pub mod step;
+pub mod strategy;
 
 pub use budget::{FailureBudget, Passed, Tally, Then};
 pub use counts::Counts;
@@ -25,3 +26,4 @@ pub use snapshot::{Folded, Snapshot, TaskView};
 pub use spec::{ActionSpec, Draft, Fault, Priority, Retry, RetryDraft, SpecError, TaskSpec};
 pub use state::{Change, Status, TaskState, TransitionError};
 pub use step::{Obstacle, PodCounts, Step};
+pub use strategy::{Strategy, StrategyDraft, WaveMark};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, ClusterName, Counts, Event, EventKind, ItemName, Seq, Status, TaskId};
+use super::{Attempt, ClusterName, Counts, Event, EventKind, ItemName, Seq, Status, TaskId, WaveMark};
 
 /// A task as a watcher needs it: everything but its items, which are read in pages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,13 +39,19 @@ pub struct TaskView {
     /// Since when no item has finished, while that is longer than it should be. Only ever seen live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled_since: Option<Timestamp>,
+    /// Where it stands, of a task that runs in waves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<WaveMark>,
+    /// Why no item is started for now, in a sentence, while that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// The task that it retries, if it is a retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
     /// Most items at once, if a user set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u16>,
-    /// Why it is paused or being called off, when its failure budget did that: a sentence.
+    /// Why it is paused or being called off, when its failure budget or its strategy did that: a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Why the task was submitted, in the user's words.
@@ -86,6 +92,8 @@ impl TaskView {
             progress: event.counts.percent(),
             current_node: event.current_node.clone(),
             stalled_since: event.stalled_since,
+            wave: event.wave,
+            waits_for: event.waits_for.clone(),
             parent_id: event.parent_id,
             concurrency: event.concurrency,
             message: event.message.clone().filter(|_| is_about_status(event.kind)),
@@ -109,6 +117,7 @@ impl TaskView {
         let same_status = before.status == self.status;
         self.current_node = self.current_node.take().or(before.current_node);
         self.message = self.message.take().or(before.message.filter(|_| same_status));
+        self.wave = self.wave.or(before.wave);
         self.parent_id = self.parent_id.or(before.parent_id);
         if event.kind != EventKind::ConcurrencyChanged {
             self.concurrency = before.concurrency;
@@ -201,6 +210,8 @@ pub(crate) mod tests {
             current_node: None,
             items: Vec::new(),
             stalled_since: None,
+            wave: None,
+            waits_for: None,
             message: None,
             error: None,
             timestamp: Timestamp::UNIX_EPOCH,

@@ -57,6 +57,8 @@ pub enum Fenced {
     Terminal,
     /// A task stopped because its failure budget is used up.
     Halt,
+    /// Nodes that no other task is to act on.
+    Nodes,
     /// A task given back unfinished.
     HandOver,
     /// The renewal of a lease.
@@ -67,8 +69,16 @@ pub enum Fenced {
 
 impl Fenced {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Result, Self::Event, Self::Terminal, Self::Halt, Self::HandOver, Self::Renewal, Self::Ack];
+    pub const ALL: [Self; 8] = [
+        Self::Result,
+        Self::Event,
+        Self::Terminal,
+        Self::Halt,
+        Self::Nodes,
+        Self::HandOver,
+        Self::Renewal,
+        Self::Ack,
+    ];
 
     fn label(self) -> Write {
         let write = match self {
@@ -76,6 +86,7 @@ impl Fenced {
             Self::Event => "event",
             Self::Terminal => "terminal",
             Self::Halt => "halt",
+            Self::Nodes => "nodes",
             Self::HandOver => "hand_over",
             Self::Renewal => "renewal",
             Self::Ack => "ack",

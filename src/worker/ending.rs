@@ -47,7 +47,7 @@ impl Ending<'_> {
         failure: Option<String>,
         publishing: &mut Publishing<'_>,
     ) -> Left {
-        let Stopped { aborted, message } = self.guard.stopped();
+        let Stopped { aborted, message, .. } = self.guard.stopped();
         let failure = failure.or(message.filter(|_| aborted));
         let verdict = TaskState { aborted, ..self.task.state }.verdict(&recorded);
         match (verdict, self.held.order()) {
@@ -117,15 +117,17 @@ impl Ending<'_> {
 
     async fn given_back(&self, status: Status, publishing: &mut Publishing<'_>) {
         tracing::info!(%status, "gave a task back");
+        let Stopped { message, rests, .. } = self.guard.stopped();
         if status == Status::Queued {
-            let message = Some("another worker goes on".to_owned());
-            self.reporter.say(EventKind::Requeued, status, message);
+            self.reporter.wait_for(message.clone().filter(|_| rests));
+            let message = message.filter(|_| rests).unwrap_or_else(|| "another worker goes on".to_owned());
+            self.reporter.say(EventKind::Requeued, status, Some(message));
         } else if self.reporter.status() != status {
             // A pause that we had not heard of in time to tell it while the lanes ran.
-            self.reporter.say(EventKind::Paused, status, self.guard.stopped().message);
+            self.reporter.say(EventKind::Paused, status, message);
         }
         publishing.drain().await;
-        if status == Status::Queued {
+        if status == Status::Queued && !rests {
             self.wake_another().await;
         }
     }

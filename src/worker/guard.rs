@@ -29,6 +29,8 @@ pub(super) struct Stopped {
     pub(super) aborted: bool,
     /// Why it was stopped, in a sentence.
     pub(super) message: Option<String>,
+    /// Whether it is given back to rest, so that nobody goes on at once.
+    pub(super) rests: bool,
 }
 
 impl Guard {
@@ -38,6 +40,7 @@ impl Guard {
         let stopped = Stopped {
             aborted: task.state.aborted,
             message: task.message.clone().filter(|_| task.state.aborted),
+            rests: false,
         };
         Self {
             budget: task.budget.filter(|_| !task.state.aborted),

@@ -13,11 +13,12 @@ use tracing::Instrument;
 
 use super::Shared;
 use super::guard::Guard;
-use super::item::{ItemRunner, Tries};
+use super::item::{ItemRunner, Ran, Tries};
 use super::lease::{Held, Order, lock};
 use super::reporter::Reporter;
+use super::supply::{Next, Supply};
 use crate::action::{Action, Target};
-use crate::task::{ItemName, ItemResult};
+use crate::task::{ItemName, ItemOutcome, ItemResult};
 
 /// Items that wait, in order.
 pub(super) type Queue = Arc<Mutex<VecDeque<(u32, ItemName)>>>;
@@ -31,7 +32,9 @@ pub(super) struct Lanes {
     pub(super) action: Arc<dyn Action>,
     pub(super) tries: Tries,
     /// Items that no lane has taken yet.
-    pub(super) queue: Queue,
+    pub(super) supply: Supply,
+    /// Whether other items follow those.
+    pub(super) more: bool,
     /// Items that were begun here and will not be ended here.
     pub(super) left: Queue,
     pub(super) number: Mutex<Number>,
@@ -75,10 +78,12 @@ impl Drop for Lane<'_> {
 struct Taken<'a> {
     lanes: &'a Lanes,
     item: Option<(u32, ItemName)>,
+    name: ItemName,
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
+        self.lanes.supply.ended(&self.name);
         lock(&self.lanes.left).extend(self.item.take());
     }
 }
@@ -89,7 +94,7 @@ impl Lanes {
     pub(super) fn set_number(self: &Arc<Self>, wanted: Option<u16>, running: &mut JoinSet<()>) {
         let most = self.worker.parts.config.lanes_per_task.max(1);
         let wanted = wanted.map_or(most, |wanted| usize::from(wanted).clamp(1, most));
-        let waiting = lock(&self.queue).len();
+        let waiting = self.supply.len();
         let mut number = lock(&self.number);
         number.wanted = wanted;
         let missing = wanted.saturating_sub(number.open).min(waiting);
@@ -115,16 +120,19 @@ impl Lanes {
     async fn lane(self: Arc<Self>) {
         let mut lane = Lane { lanes: &self, counts: true };
         let mut runner = self.runner();
-        while let Some(permit) = self.turn(&mut lane, &mut runner).await {
-            let Some((index, name)) = self.take() else { return };
+        while let Some((next, permit)) = self.turn(&mut lane, &mut runner).await {
+            let Next { index, name, refused } = next;
             self.reporter.started(index, &name);
-            let mut taken = Taken { lanes: &self, item: Some((index, name.clone())) };
-            let ran = runner.run(Target { index, name: &name }, permit).await;
+            let mut taken = Taken { lanes: &self, item: Some((index, name.clone())), name: name.clone() };
+            let ran = match refused {
+                None => runner.run(Target { index, name: &name }, permit).await,
+                Some(why) => Ran { outcome: Some(ItemOutcome::failed(why)), tries: 0 },
+            };
             // The time is taken before anything else, so that what follows shows up as latency.
             let finished_at = self.worker.parts.clock.now();
             if let Some(outcome) = ran.outcome {
                 taken.item = None;
-                if self.guard.count(&outcome, !lock(&self.queue).is_empty()) {
+                if self.guard.count(&outcome, self.more || !self.supply.is_empty()) {
                     self.held.give(Order::Halt);
                 }
                 let result = ItemResult { index, name, outcome, tries: ran.tries, finished_at };
@@ -138,23 +146,34 @@ impl Lanes {
     }
 
     /// Waits for the right to start another item; `None` when there is none to start.
-    async fn turn(&self, lane: &mut Lane<'_>, runner: &mut ItemRunner) -> Option<OwnedSemaphorePermit> {
-        if lock(&self.queue).is_empty() || lane.gives_way() {
+    async fn turn(
+        &self,
+        lane: &mut Lane<'_>,
+        runner: &mut ItemRunner,
+    ) -> Option<(Next, OwnedSemaphorePermit)> {
+        if self.supply.is_empty() || lane.gives_way() {
             return None;
         }
         let turn = async {
-            self.reporter.room().await;
-            Arc::clone(&self.worker.lanes).acquire_owned().await.ok()
+            loop {
+                self.reporter.room().await;
+                let wanted = lock(&self.number).wanted;
+                self.supply.ready(wanted).await?;
+                let permit = Arc::clone(&self.worker.lanes).acquire_owned().await.ok()?;
+                // Somebody may have wanted fewer while it waited.
+                if lane.gives_way() {
+                    return None;
+                }
+                // Another lane may have been quicker.
+                if let Some(next) = self.supply.take() {
+                    return Some((next, permit));
+                }
+            }
         };
         tokio::select! {
             biased;
             _ = runner.orders.wait_for(|order| *order != Order::Run) => None,
-            // Somebody may have wanted fewer while it waited.
-            permit = turn => permit.filter(|_| !lane.gives_way()),
+            next = turn => next,
         }
-    }
-
-    fn take(&self) -> Option<(u32, ItemName)> {
-        lock(&self.queue).pop_front()
     }
 }

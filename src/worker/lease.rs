@@ -320,8 +320,8 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::store::{Claim, ClaimRules, Outbox, OutboxId};
-    use crate::task::{Attempt, Counts, Event, ItemResult, ReplicaId, TaskId, TaskState, Then};
+    use crate::store::{Claim, ClaimRules, HoldBack, NodeHeld, Outbox, OutboxId};
+    use crate::task::{Attempt, Counts, Event, ItemName, ItemResult, ReplicaId, TaskId, TaskState, Then};
 
     /// A store that answers renewals as told; `None` is an outage.
     #[derive(Default)]
@@ -363,6 +363,15 @@ mod tests {
         }
         async fn halt(&self, _: Fence, _: Then, _: &str) -> Result<TaskState, StoreError> {
             Ok(TaskState { status: Status::Paused, ..TaskState::new() })
+        }
+        async fn keep_order(&self, _: Fence, order: &[u32]) -> Result<Vec<u32>, StoreError> {
+            Ok(order.to_vec())
+        }
+        async fn hold_back(&self, _: Fence, _: &HoldBack) -> Result<TaskState, StoreError> {
+            Ok(TaskState { status: Status::Paused, ..TaskState::new() })
+        }
+        async fn take_nodes(&self, _: Fence, _: &[(u32, ItemName)]) -> Result<Vec<NodeHeld>, StoreError> {
+            Ok(Vec::new())
         }
         async fn hand_over(&self, _: Fence) -> Result<Status, StoreError> {
             Ok(Status::Queued)

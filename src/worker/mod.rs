@@ -15,6 +15,7 @@ mod backoff;
 mod claimer;
 mod ending;
 mod guard;
+mod holding;
 mod item;
 mod lanes;
 mod lease;
@@ -25,6 +26,7 @@ mod reporter;
 mod runner;
 mod stall;
 mod steps;
+mod supply;
 mod takeover;
 mod tokens;
 
@@ -37,7 +39,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::action::Actions;
+use crate::action::{Actions, Clusters};
 use crate::bus::Publisher;
 use crate::clock::Clock;
 use crate::config::WorkerConfig;
@@ -60,6 +62,8 @@ pub struct Parts {
     pub dispatcher: Arc<dyn Dispatcher>,
     /// What can be done to items.
     pub actions: Arc<dyn Actions>,
+    /// What is known of nodes.
+    pub clusters: Arc<dyn Clusters>,
     /// Time of day, for events and results.
     pub clock: Arc<dyn Clock>,
     /// Where work is counted.

@@ -58,6 +58,8 @@ pub(super) struct Progress {
     steps: Steps,
     /// Since when no item finished, once the watchers are to know.
     stalled_since: Option<Timestamp>,
+    /// Why no item is started for now.
+    waits_for: Option<String>,
     current: Option<ItemName>,
 }
 
@@ -83,6 +85,7 @@ impl Progress {
             running: BTreeMap::new(),
             steps: Steps::default(),
             stalled_since: None,
+            waits_for: None,
             current: None,
         }
     }
@@ -90,6 +93,24 @@ impl Progress {
     /// Tells of a change of the task itself, in an event of its own kind.
     pub(super) fn say(&mut self, kind: EventKind, status: Status, message: Option<String>) {
         self.said.push_back((kind, status, message));
+    }
+
+    /// Notes why no item is started for now.
+    pub(super) fn wait_for(&mut self, why: Option<String>) {
+        self.waits_for = why;
+    }
+
+    /// Tells why no item is started for now, or that it goes on. Whether that is news.
+    pub(super) fn say_waiting(&mut self, why: Option<&str>) -> bool {
+        if self.waits_for.as_deref() == why {
+            return false;
+        }
+        self.waits_for = why.map(str::to_owned);
+        // An older sentence that was not told yet is none any more.
+        self.said.retain(|(kind, ..)| *kind != EventKind::Waiting);
+        let kind = if why.is_some() { EventKind::Waiting } else { EventKind::Progress };
+        self.say(kind, self.status(), self.waits_for.clone());
+        true
     }
 
     /// Tells of a change of how many items run at once.
@@ -100,6 +121,11 @@ impl Progress {
             None => "as many at once as the worker allows from here on".to_owned(),
         };
         self.say(EventKind::ConcurrencyChanged, self.status(), Some(message));
+    }
+
+    /// Whether no item is started for now, and the watchers know why.
+    pub(super) fn waits(&self) -> bool {
+        self.waits_for.is_some()
     }
 
     /// The status that watchers know once all of this is published.
@@ -235,6 +261,7 @@ impl Progress {
         self.task.state.status = verdict;
         self.overdue.clear();
         self.stalled_since = None;
+        self.waits_for = None;
         self.number(EventKind::terminal(verdict), now)
     }
 
@@ -264,7 +291,8 @@ impl Progress {
             self.current = Some(newest.name.clone());
         }
         let event = self.task.event(kind, self.last, now);
-        Event { items, current_node: self.current.clone(), stalled_since: self.stalled_since, ..event }
+        let (current_node, waits_for) = (self.current.clone(), self.waits_for.clone());
+        Event { items, current_node, waits_for, stalled_since: self.stalled_since, ..event }
     }
 
     /// Takes what fits into one event: finished items first, then those found running.

@@ -139,6 +139,18 @@ impl Reporter {
         self.news.notify_one();
     }
 
+    /// Notes why no item is started for now, for the events to come.
+    pub(super) fn wait_for(&self, why: Option<String>) {
+        lock(&self.progress).wait_for(why);
+    }
+
+    /// Tells the watchers why no item is started for now, or that it goes on; once.
+    pub(super) fn say_waiting(&self, why: Option<&str>) {
+        if lock(&self.progress).say_waiting(why) {
+            self.news.notify_one();
+        }
+    }
+
     /// Tells the watchers that a user changed how many items run at once.
     pub(super) fn say_concurrency(&self, concurrency: Option<u16>) {
         lock(&self.progress).say_concurrency(concurrency);
@@ -170,7 +182,8 @@ impl Reporter {
         let mut progress = lock(&self.progress);
         let late = progress.tick();
         // Whoever rests or waits to be ended is not expected to get on.
-        let stalled = progress.status().is_held().then(|| lock(&self.stall).look(Instant::now())).flatten();
+        let goes_on = progress.status().is_held() && !progress.waits();
+        let stalled = goes_on.then(|| lock(&self.stall).look(Instant::now())).flatten();
         if let Some(quiet) = stalled {
             let since = SignedDuration::try_from(quiet).ok().and_then(|quiet| now.checked_sub(quiet).ok());
             progress.stalled(since.unwrap_or(now), quiet);

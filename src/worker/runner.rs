@@ -7,6 +7,8 @@
 //! that turns up only then is obeyed then. When the task is not ours any more all of it is dropped where it stands. Not
 //! here: who claims ([`super::claimer`]).
 
+mod waves;
+
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
@@ -20,16 +22,18 @@ use super::Shared;
 use super::backoff::full_jitter;
 use super::ending::{Ending, Left};
 use super::guard::{Guard, Stopped};
+use super::holding;
 use super::item::{Tries, crash_message};
 use super::lanes::{Lanes, Queue};
 use super::lease::{Held, Order, lock};
 use super::publisher::Publishing;
 use super::recorder::{Recording, abandon, keep_trying};
 use super::reporter::Reporter;
+use super::supply::Supply;
 use super::takeover::Takeover;
 use crate::action::{Action, ActionError};
 use crate::store::{Claim, Task};
-use crate::task::{Counts, EventKind, ItemOutcome, ItemResult, Status};
+use crate::task::{Counts, ItemOutcome, ItemResult, Status};
 use crate::telemetry::metrics::Fenced;
 
 /// A task in hand, with what is left to do.
@@ -41,6 +45,8 @@ pub(super) struct Runner {
     guard: Arc<Guard>,
     queue: Queue,
     left: Queue,
+    /// The order in which items start, if one is kept.
+    order: Option<Vec<u32>>,
 }
 
 impl Runner {
@@ -48,7 +54,8 @@ impl Runner {
         let reporter = Reporter::new(claim.task.clone(), &worker.parts.config, worker.parts.metrics.clone());
         let (reporter, guard) = (Arc::new(reporter), Arc::new(Guard::new(&claim.task)));
         let queue = Arc::new(Mutex::new(VecDeque::from(claim.pending)));
-        Self { worker, held, task: claim.task, reporter, guard, queue, left: Arc::default() }
+        let (left, order) = (Arc::default(), claim.order);
+        Self { worker, held, task: claim.task, reporter, guard, queue, left, order }
     }
 
     /// Runs the task as far as it may be run here. Dropped work is taken up by the next attempt.
@@ -144,7 +151,7 @@ impl Runner {
             Err(error) => return abandon(worker, held, &error, Fenced::Halt),
         };
         tracing::info!(status = %state.status, "{message}");
-        self.guard.stop(Stopped { aborted: state.aborted, message: Some(message) });
+        self.guard.stop(Stopped { aborted: state.aborted, message: Some(message), rests: false });
         let order = if state.status == Status::Cancelling { Order::Cancel } else { Order::LetGo };
         held.give(order);
         self.tell(held.order());
@@ -153,7 +160,7 @@ impl Runner {
     async fn run_items(&self) -> Option<String> {
         match self.prepare().await {
             Some(Ok(action)) => {
-                self.run_lanes(&action).await;
+                self.run_waves(&action).await;
                 None
             }
             Some(Err(message)) => {
@@ -208,8 +215,9 @@ impl Runner {
     }
 
     /// Runs the lanes until all have ended, as many as a user wants, and tells the watchers of orders that come meanwhile.
-    async fn run_lanes(&self, action: &Arc<dyn Action>) {
-        let lanes = self.lanes(action);
+    /// With `more`, other items follow those in the queue.
+    async fn run_lanes(&self, action: &Arc<dyn Action>, more: bool) {
+        let lanes = self.lanes(action, more);
         let (mut orders, mut concurrency) = (self.held.orders(), self.held.concurrency());
         let mut running = JoinSet::new();
         lanes.set_number(*concurrency.borrow_and_update(), &mut running);
@@ -218,7 +226,7 @@ impl Runner {
         self.tell(*orders.borrow_and_update());
         loop {
             tokio::select! {
-                ended = running.join_next() => if ended.is_none() { return },
+                ended = running.join_next() => if ended.is_none() { return lanes.supply.close() },
                 Ok(()) = orders.changed() => self.tell(*orders.borrow_and_update()),
                 Ok(()) = concurrency.changed() => {
                     let wanted = *concurrency.borrow_and_update();
@@ -230,9 +238,11 @@ impl Runner {
         }
         tracing::warn!(lanes = running.len(), "dropping the items that outlast the grace time");
         running.shutdown().await;
+        lanes.supply.close();
     }
 
-    fn lanes(&self, action: &Arc<dyn Action>) -> Arc<Lanes> {
+    fn lanes(&self, action: &Arc<dyn Action>, more: bool) -> Arc<Lanes> {
+        let Self { worker, held, reporter, guard, task, queue, .. } = self;
         Arc::new(Lanes {
             worker: Arc::clone(&self.worker),
             held: Arc::clone(&self.held),
@@ -243,7 +253,8 @@ impl Runner {
                 &self.worker.parts.config,
                 self.task.item_timeout.or_else(|| self.task.action.item_timeout()),
             ),
-            queue: Arc::clone(&self.queue),
+            supply: Supply::new(worker, held, reporter, guard, task, queue),
+            more,
             left: Arc::clone(&self.left),
             number: Mutex::default(),
         })
@@ -255,16 +266,8 @@ impl Runner {
         sleep(self.worker.parts.config.grace).await;
     }
 
-    /// Tells the watchers what a user asked for, or the failure budget; once.
     fn tell(&self, order: Order) {
-        let (kind, status) = match order {
-            Order::LetGo => (EventKind::Paused, Status::Paused),
-            Order::Cancel => (EventKind::Cancelling, Status::Cancelling),
-            Order::Run | Order::Halt | Order::HandOver | Order::Stop => return,
-        };
-        if self.reporter.status() != status {
-            self.reporter.say(kind, status, self.guard.stopped().message);
-        }
+        holding::tell(&self.reporter, &self.guard, order);
     }
 
     /// Ends the items of a cancelled task that have no result: those that ran have failed, the others are cancelled.

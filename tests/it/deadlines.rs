@@ -101,6 +101,7 @@ impl Rig {
             publisher: Arc::new(Faulty::new(Arc::clone(&self.bus), &self.plan)),
             dispatcher: Arc::new(Faulty::new(Arc::clone(&self.dispatch), &self.plan)),
             actions: Arc::new(Slowly(item)),
+            clusters: crate::support::no_clusters(),
             clock: Arc::new(ManualClock::default()) as Arc<dyn Clock>,
             metrics: Metrics::new(),
             config,

@@ -178,6 +178,8 @@ pub fn progress(task: TaskId, seq: u64, current: u32) -> Event {
         current_node: Some(ItemName::new(format!("node-{current}")).unwrap()),
         items: Vec::new(),
         stalled_since: None,
+        wave: None,
+        waits_for: None,
         message: None,
         error: None,
         timestamp: jiff::Timestamp::UNIX_EPOCH,

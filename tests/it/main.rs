@@ -38,6 +38,7 @@ mod redis_topology;
 mod servers;
 mod soak;
 mod store;
+mod strategies;
 mod support;
 mod takeover;
 mod tickets_postgres;

@@ -28,7 +28,10 @@ async fn the_postgres_store_keeps_every_promise() {
     let postgres = Postgres::start().unwrap();
     let database = migrated(&postgres).await;
     let fresh = async || {
-        sqlx::query("TRUNCATE tasks, items, owners CASCADE").execute(database.pool()).await.unwrap();
+        sqlx::query("TRUNCATE tasks, items, owners, node_locks CASCADE")
+            .execute(database.pool())
+            .await
+            .unwrap();
         Arc::new(PostgresStore::new(database.clone())) as AnyStore
     };
     contract::holds(fresh).await;
@@ -42,7 +45,10 @@ async fn the_postgres_store_keeps_every_promise_to_callers_that_ask_again() {
     for (fault, calls) in [(Fault::Before, fixtures::ALL), (Fault::After, fixtures::REPEATABLE)] {
         let plan = Plan::in_turn(fault, calls);
         let fresh = async || {
-            sqlx::query("TRUNCATE tasks, items, owners CASCADE").execute(database.pool()).await.unwrap();
+            sqlx::query("TRUNCATE tasks, items, owners, node_locks CASCADE")
+                .execute(database.pool())
+                .await
+                .unwrap();
             let store: Arc<dyn Store> = Arc::new(PostgresStore::new(database.clone()));
             Arc::new(Faulty::new(store, &plan)) as AnyStore
         };

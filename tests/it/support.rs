@@ -223,3 +223,11 @@ pub fn ended(events: &[Value]) -> Vec<String> {
     let done = items.filter(|item| item["done_us"].is_number());
     done.map(|item| item["name"].as_str().unwrap().to_owned()).collect()
 }
+
+/// No cluster at all, for workers whose items are no nodes.
+pub fn no_clusters() -> std::sync::Arc<dyn milepost::action::Clusters> {
+    let clusters =
+        milepost::action::KubeClusters::new(&[], &milepost::config::ActionsConfig::default()).unwrap();
+    let clock = std::sync::Arc::new(milepost::clock::SystemClock);
+    std::sync::Arc::new(milepost::action::Registry::new(clusters, true, clock))
+}

@@ -76,6 +76,7 @@ impl Hub {
             publisher: self.publisher.clone(),
             dispatcher: Arc::new(self.dispatch.clone()),
             actions: Arc::new(self.actions.clone()),
+            clusters: crate::support::no_clusters(),
             clock: Arc::new(SystemClock),
             metrics: self.metrics.clone(),
             config,

@@ -69,6 +69,27 @@ export function budgetWords(budget) {
   return `${told.map(([limit, words]) => words(limit)).join(" or ")} may fail, ${then}`;
 }
 
+/** A strategy in a line. */
+export function strategyWords(strategy) {
+  if (!strategy) return null;
+  const gates = { first: "resumed by hand after the first wave", each: "resumed by hand after each wave" };
+  return [
+    strategy.canary && `canary of ${number(strategy.canary)}`,
+    strategy.waves?.length && `waves of ${strategy.waves.join(", ")}`,
+    ...(strategy.order ?? []).map((rule) => rule.replaceAll("_", " ")),
+    strategy.soak_ms && `${duration(strategy.soak_ms)} between waves`,
+    gates[strategy.gate],
+    strategy.max_unavailable && `at most ${strategy.max_unavailable} unavailable`,
+    ...(strategy.windows ?? []),
+  ]
+    .filter(Boolean)
+    .join("; ");
+}
+
+/** Where a task stands that runs in waves. */
+export const waveWords = (task) =>
+  task.wave && !isTerminal(task.status) ? `${number(task.wave.number)} of ${number(task.wave.of)}` : null;
+
 /** What came of a task and its retries together. */
 export function mergedWords({ total, succeeded, failed, skipped, cancelled }) {
   const rest = [

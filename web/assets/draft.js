@@ -111,8 +111,31 @@ function budgetOf({ failed, percent, consecutive, then }) {
   return { failed: whole(failed), percent: whole(percent), consecutive: whole(consecutive), then };
 }
 
+/** A number, or a text such as `10%`; the server says what is wrong with any other. */
+const amount = (text) => (/^\d+$/.test(text) ? Number(text) : text);
+
+const listed = (text, separator) =>
+  text
+    .split(separator)
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
+
+/** The strategy of a submit, or nothing when nothing is held back. */
+function strategyOf({ canary, waves, soak, most, gate, order, windows }) {
+  const strategy = {
+    canary: canary === "" ? undefined : amount(canary),
+    waves: waves === "" ? undefined : listed(waves, ",").map(amount),
+    soak_ms: soak === "" ? undefined : Math.round(Number(soak) * 1000),
+    max_unavailable: most === "" ? undefined : amount(most),
+    gate: gate === "none" ? undefined : gate,
+    order: order.length === 0 ? undefined : order,
+    windows: windows === "" ? undefined : listed(windows, ";"),
+  };
+  return Object.values(strategy).some((value) => value !== undefined) ? strategy : undefined;
+}
+
 /** The body of a submit. */
-export function bodyOf({ cluster, nodes, action, rows, switches, reason, priority, concurrency, budget }) {
+export function bodyOf({ cluster, nodes, action, rows, switches, reason, priority, concurrency, budget, strategy }) {
   return {
     cluster_name: cluster,
     node_names: nodes,
@@ -120,6 +143,7 @@ export function bodyOf({ cluster, nodes, action, rows, switches, reason, priorit
     priority: whole(priority),
     concurrency: whole(concurrency),
     failure_budget: budgetOf(budget),
+    strategy: strategyOf(strategy),
     ...parametersOf(action, rows, switches),
   };
 }
@@ -148,6 +172,7 @@ const FIELDS = [
   "priority",
   "concurrency",
   "failure_budget",
+  "strategy",
   "labels",
   "keys",
   "taints",

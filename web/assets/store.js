@@ -21,6 +21,8 @@ const FIELDS = [
   "error",
   "message",
   "stalled_since",
+  "wave",
+  "waits_for",
   "updated_at",
 ];
 const COUNTS = ["current", "succeeded", "failed", "skipped", "cancelled"];
@@ -75,6 +77,7 @@ function ofEvent(event) {
 function kept(task, event, facts) {
   return {
     current_node: facts.current_node ?? task.current_node,
+    wave: facts.wave ?? task.wave,
     message: facts.message ?? (facts.status === task.status ? task.message : null),
     in_work: facts.in_work ?? (facts.stalled_since ? task.in_work : null),
     parent_id: facts.parent_id ?? task.parent_id,
@@ -114,6 +117,8 @@ export function mergeView(task, read, before = task) {
   const view = { seq: 0, current_node: null, message: null, concurrency: null, parent_id: null, ...read };
   // The record does not know of stalls; a view with a number was seen live and does.
   if (view.seq > 0) view.stalled_since ??= null;
+  // Nor of what a worker waits for; it does of what nobody claims yet.
+  if (view.seq > 0 || view.status !== "running") view.waits_for ??= null;
   if (!task) return view;
   const words = { ...view, ...Object.fromEntries(FIELDS.map((field) => [field, task[field]])) };
   if (isTerminal(task.status)) return { ...task, ...words };

@@ -17,6 +17,7 @@ const values = (more) => ({
   priority: "",
   concurrency: "",
   budget: { failed: "", percent: "", consecutive: "", then: "pause" },
+  strategy: { canary: "", waves: "", soak: "", most: "", gate: "none", order: [], windows: "" },
   ...more,
 });
 
@@ -86,6 +87,26 @@ test("what is left empty is left out of the body", () => {
   const sent = JSON.parse(JSON.stringify(bodyOf(values())));
   assert.deepEqual(sent, { cluster_name: "prod", node_names: ["a"] });
   assert.equal(bodyOf(values({ priority: "-5" })).priority, -5);
+});
+
+test("a strategy is sent with what is set, and nothing that is not", () => {
+  const sent = (strategy) =>
+    JSON.parse(JSON.stringify(bodyOf(values({ strategy: { ...values().strategy, ...strategy } })))).strategy;
+  assert.equal(sent({}), undefined);
+  assert.deepEqual(sent({ canary: "1", waves: "5, 10%", soak: "0.5", gate: "each", order: ["zones"] }), {
+    canary: 1,
+    waves: [5, "10%"],
+    soak_ms: 500,
+    gate: "each",
+    order: ["zones"],
+  });
+  const windows = "Mon-Fri 22:00-04:00 Europe/Berlin; 12:00-13:00";
+  assert.deepEqual(sent({ most: "10%", windows }), {
+    max_unavailable: "10%",
+    windows: ["Mon-Fri 22:00-04:00 Europe/Berlin", "12:00-13:00"],
+  });
+  assert.equal(fieldOf({ field: "strategy.windows[0]", reason: "" }), "strategy");
+  assert.equal(wordsOf({ field: "strategy.windows[0]", reason: "has no times" }), "windows[0] has no times");
 });
 
 test("a failure budget is sent with the limits that are set, and a zero is one", () => {

@@ -42,6 +42,8 @@ pub fn progress(task: TaskId, attempt: u32, seq: u64) -> Event {
         current_node: None,
         items: vec![item(seq)],
         stalled_since: None,
+        wave: None,
+        waits_for: None,
         message: Some("a sentence with \"quotes\", a \\ and söme ünïcode \u{1F680}".into()),
         error: None,
         timestamp: Timestamp::UNIX_EPOCH,

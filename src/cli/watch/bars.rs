@@ -127,6 +127,8 @@ fn message(view: &TaskView, paint: Paint) -> String {
     };
     let rest = match view.status {
         status if status.is_held() && view.stalled_since.is_some() => "stalled".to_owned(),
+        status if !status.is_terminal() && view.waits_for.is_some() => waiting(view),
+        Status::Running if view.wave.is_some() => view.wave.map(|wave| wave.to_string()).unwrap_or_default(),
         Status::Running => view.current_node.as_ref().map(ToString::to_string).unwrap_or_default(),
         status if status.is_terminal() => String::new(),
         status => table::words(status),
@@ -134,6 +136,11 @@ fn message(view: &TaskView, paint: Paint) -> String {
     let gap = if failed.is_empty() || rest.is_empty() { "" } else { " " };
     let room = MESSAGE_WIDTH.saturating_sub(failed.len() + gap.len());
     format!("{}{gap}{:<room$}", paint.red(&failed), cut(&rest, room))
+}
+
+/// A task that starts no item for now.
+fn waiting(view: &TaskView) -> String {
+    view.wave.map_or("waits".to_owned(), |wave| format!("{wave} waits"))
 }
 
 /// The end of a text that is too long: names of nodes differ at their end.

@@ -89,13 +89,14 @@ fn failed(view: &TaskView) -> String {
 /// What a person is told of a task besides its progress: that it does not get on, why it was stopped, how it is run.
 #[must_use]
 pub fn remark(event: &Event) -> Option<String> {
-    let message = event.message.as_deref().filter(|_| is_remark(event.kind))?;
+    let message = event.message.as_deref().filter(|_| is_remark(event))?;
     Some(format!("{}: {message}", title(&TaskView::of(event))))
 }
 
-fn is_remark(kind: EventKind) -> bool {
-    use EventKind::{Cancelling, ConcurrencyChanged, Paused, Stalled};
-    matches!(kind, Stalled | Paused | Cancelling | ConcurrencyChanged)
+fn is_remark(event: &Event) -> bool {
+    use EventKind::{Cancelling, ConcurrencyChanged, Paused, Requeued, Stalled, Waiting, Wave};
+    let rests = event.kind == Requeued && event.waits_for.is_some();
+    rests || matches!(event.kind, Stalled | Paused | Cancelling | ConcurrencyChanged | Wave | Waiting)
 }
 
 /// What a task is called on screen: `cordon prod …1a2b3c`.

@@ -159,6 +159,7 @@ impl Shared<'_> {
             publisher: self.plumbing.publisher(self.config),
             dispatcher: self.plumbing.dispatcher(self.config, self.life),
             actions: self.registry.clone(),
+            clusters: self.registry.clone(),
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
             config: self.config.worker.clone(),

@@ -10,6 +10,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::strategy::StrategyBody;
 use super::tasks::{BudgetBody, TaskBody, accepted, find};
 use crate::gateway::Shared;
 use crate::gateway::auth::Caller;
@@ -49,6 +50,8 @@ pub struct RetryBody {
     max_attempts: Option<u16>,
     /// How many items may fail before it is stopped.
     failure_budget: Option<BudgetBody>,
+    /// In which waves, order and windows; an empty one for none.
+    strategy: Option<StrategyBody>,
 }
 
 /// Cancel a task: items in flight finish, no other is started
@@ -83,7 +86,7 @@ pub(crate) async fn pause(
 
 /// Resume a paused task
 ///
-/// Its failure budget, if it has one, begins anew.
+/// Its failure budget, if it has one, begins anew. One that waits at a gate goes on with its next wave.
 #[utoipa::path(post, path = "/api/v1/tasks/{id}/resume", tag = "tasks",
     params(("id" = String, Path, description = "Id of the task")),
     responses(

@@ -57,6 +57,7 @@ const FILES: &[File] = files! {
     "/assets/views/parts.js" => "assets/views/parts.js",
     "/assets/views/picker.js" => "assets/views/picker.js",
     "/assets/views/signin.js" => "assets/views/signin.js",
+    "/assets/views/strategy.js" => "assets/views/strategy.js",
     "/assets/views/submit.js" => "assets/views/submit.js",
     "/assets/views/task.js" => "assets/views/task.js",
     "/assets/views/top.js" => "assets/views/top.js",

@@ -6,4 +6,5 @@ pub(crate) mod dashboard;
 pub(crate) mod live;
 pub(crate) mod nodes;
 pub(crate) mod openapi;
+pub(crate) mod strategy;
 pub(crate) mod tasks;

@@ -10,13 +10,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::strategy::StrategyBody;
 use super::tasks::{BudgetBody, TaskBody, accepted};
 use crate::gateway::Shared;
 use crate::gateway::auth::Caller;
 use crate::gateway::error::{ApiError, Problem};
 use crate::gateway::extract::Body;
 use crate::gateway::submit::{BATCH_FIELDS, submit};
-use crate::task::{Draft, FailureBudget};
+use crate::task::{Draft, FailureBudget, StrategyDraft};
 
 /// Declares the body of a batch: what all batches have, and the parameters of its action.
 macro_rules! batch {
@@ -44,6 +45,9 @@ macro_rules! batch {
             /// How many nodes may fail before the task is stopped.
             #[schema(value_type = Option<BudgetBody>)]
             pub failure_budget: Option<FailureBudget>,
+            /// In which waves, order and windows; all at once, as given and at any time when left out.
+            #[schema(value_type = Option<StrategyBody>)]
+            pub strategy: Option<StrategyDraft>,
             $($(#[$field_doc])* pub $field: $type,)*
         }
 
@@ -61,6 +65,7 @@ macro_rules! batch {
                     item_timeout_ms: body.item_timeout_ms,
                     max_attempts: body.max_attempts,
                     failure_budget: body.failure_budget,
+                    strategy: body.strategy,
                 }
             }
         }

@@ -12,13 +12,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use super::strategy::{StrategyBody, WaveBody};
 use crate::gateway::Shared;
 use crate::gateway::auth::{Caller, Role};
 use crate::gateway::error::{ApiError, Problem};
 use crate::gateway::extract::{Body, Params, TaskPath};
 use crate::gateway::submit::{TASK_FIELDS, submit};
 use crate::store::{Created, ItemQuery, Retries, Task, TaskQuery};
-use crate::task::{ClusterName, Counts, Draft, FailureBudget, Item, ItemState, Status, TaskId, UserId};
+use crate::task::{
+    ClusterName, Counts, Draft, FailureBudget, Item, ItemState, Status, Strategy, StrategyDraft, TaskId,
+    UserId, WaveMark,
+};
 
 /// Tasks on a page when the caller does not say.
 const TASKS_PAGE: u32 = 50;
@@ -66,6 +70,17 @@ pub struct TaskBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BudgetBody>)]
     pub failure_budget: Option<FailureBudget>,
+    /// In which waves, order and windows, if that was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<StrategyBody>)]
+    pub strategy: Option<StrategyDraft>,
+    /// Where it stands, if it runs in waves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<WaveBody>)]
+    pub wave: Option<WaveMark>,
+    /// Why no item is started for now, while it waits for a time of its strategy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// The task that it retries, if it is a retry. That one may be gone by now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<String>,
@@ -86,7 +101,7 @@ pub struct TaskBody {
     /// The worker that holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
-    /// Why its failure budget paused it or calls it off.
+    /// Why its failure budget or its strategy paused it, or calls it off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Why the task itself failed.
@@ -110,6 +125,7 @@ pub struct TaskBody {
 
 impl From<Task> for TaskBody {
     fn from(task: Task) -> Self {
+        let (wave, waits_for) = (task.wave(), task.waits_for());
         Self {
             task_id: task.id.to_string(),
             owner: task.owner.to_string(),
@@ -124,6 +140,10 @@ impl From<Task> for TaskBody {
             item_timeout_ms: task.item_timeout.map(crate::config::duration::millis),
             max_attempts: task.max_attempts,
             failure_budget: task.budget,
+            strategy: task.strategy.as_ref().map(Strategy::draft),
+            wave,
+            message: task.message.filter(|_| waits_for.is_none()),
+            waits_for,
             parent_id: task.parent.map(|parent| parent.to_string()),
             current: task.counts.current(),
             total: task.counts.total,
@@ -133,7 +153,6 @@ impl From<Task> for TaskBody {
             cancelled: task.counts.cancelled,
             progress: task.counts.percent(),
             worker: task.worker.map(|worker| worker.to_string()),
-            message: task.message,
             error: task.error,
             created_at: task.created_at,
             started_at: task.started_at,
@@ -300,6 +319,8 @@ pub struct DraftBody {
     max_attempts: Option<u16>,
     /// How many items may fail before the task is stopped.
     failure_budget: Option<BudgetBody>,
+    /// In which waves, order and windows; all at once, as given and at any time when left out.
+    strategy: Option<StrategyBody>,
 }
 
 /// What to list.

@@ -11,6 +11,7 @@ mod halting;
 mod kit;
 mod recording;
 mod retrying;
+mod strategies;
 mod submitting;
 mod upkeep;
 
@@ -92,6 +93,17 @@ promises! {
     halting::what_is_called_off_stays_so_when_its_worker_dies,
     halting::what_a_user_did_first_stays,
     halting::a_change_of_concurrency_reaches_the_holder,
+    strategies::a_strategy_comes_back_as_it_was_submitted,
+    strategies::a_task_without_a_strategy_has_none,
+    strategies::the_order_of_items_is_kept_once,
+    strategies::a_task_rests_until_its_time_and_no_longer,
+    strategies::a_resting_task_is_cancelled_at_once_and_a_lapsed_one_taken_over,
+    strategies::a_gate_pauses_a_task_and_opens_the_wave_behind_it,
+    strategies::a_node_is_held_by_one_task_at_a_time,
+    strategies::a_node_is_free_with_the_result_of_its_item,
+    strategies::a_task_that_leaves_its_worker_holds_no_node,
+    strategies::a_node_is_free_when_the_lease_of_its_holder_is_over,
+    strategies::racing_tasks_share_no_node,
     retrying::a_retry_takes_what_failed_and_is_otherwise_the_same,
     retrying::a_retry_may_take_more_and_do_it_otherwise,
     retrying::what_is_not_over_or_has_nothing_left_is_not_retried,

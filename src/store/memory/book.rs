@@ -1,11 +1,12 @@
 //! The rules of the record over plain maps. No clock and no lock: time comes in with each call.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::strategies::{free, free_ended};
 use crate::planted::{self, Bug};
 use crate::store::change::Ending;
 use crate::store::{
@@ -13,7 +14,8 @@ use crate::store::{
     OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task, TaskQuery, Watched, change,
 };
 use crate::task::{
-    Change, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId,
+    Change, ClusterName, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState,
+    Then, UserId,
 };
 
 /// The time of a call: by the wall for what people see, by the monotonic clock for leases.
@@ -39,6 +41,8 @@ pub(super) struct Book {
     outbox: BTreeMap<OutboxId, OutboxRow>,
     last_outbox: i64,
     claims: u64,
+    /// Who holds which node of which cluster.
+    pub(super) nodes: HashMap<(ClusterName, ItemName), Fence>,
     /// Retries by the first task of their family.
     pub(super) families: HashMap<TaskId, BTreeSet<TaskId>>,
 }
@@ -49,7 +53,11 @@ pub(super) struct Record {
     pub(super) results: Vec<Option<ItemResult>>,
     /// The first task of its family, of a retry.
     pub(super) root: Option<TaskId>,
-    lease_until: Option<Instant>,
+    /// The order in which its items start, once that is kept.
+    pub(super) order: Option<Vec<u32>>,
+    /// Nodes that it may hold.
+    pub(super) locks: HashSet<ItemName>,
+    pub(super) lease_until: Option<Instant>,
     key: Option<String>,
     /// Its end, published or not.
     end: Option<OutboxRow>,
@@ -69,7 +77,8 @@ impl Record {
 
     fn claimable(&self, now: &Now) -> bool {
         let tries_left = self.task.state.tries < self.task.max_attempts;
-        self.task.state.status == Status::Queued || (self.lapsed(now) && tries_left)
+        let rested = self.task.rests_until.is_none_or(|until| until <= now.wall);
+        (self.task.state.status == Status::Queued && rested) || (self.lapsed(now) && tries_left)
     }
 
     fn item(&self, index: usize) -> Option<Item> {
@@ -126,7 +135,9 @@ impl Book {
         let results = spec.items.iter().map(|_| None).collect();
         let key = key.map(|key| key.key);
         let (task_copy, names) = (task.clone(), spec.items);
-        let record = Record { task: task_copy, names, results, root, lease_until: None, key, end: None };
+        let (order, locks) = (None, HashSet::new());
+        let record =
+            Record { task: task_copy, names, results, root, order, locks, lease_until: None, key, end: None };
         if let Some(root) = root {
             self.families.entry(root).or_default().insert(id);
         }
@@ -230,6 +241,7 @@ impl Book {
         let ending = change(&mut record.task)?;
         if record.task.worker.is_none() {
             record.lease_until = None;
+            free(&mut self.nodes, record);
         }
         let Some(ending) = ending else { return Ok(None) };
         for (index, (name, result)) in (0_u32..).zip(record.names.iter().zip(&mut record.results)) {
@@ -249,6 +261,7 @@ impl Book {
         self.last_outbox += 1;
         let row = OutboxRow { id: OutboxId(self.last_outbox), owner: record.task.owner.clone(), event };
         record.lease_until = None;
+        free(&mut self.nodes, record);
         record.end = Some(row.clone());
         let finished_at = record.task.finished_at.unwrap_or(now.wall);
         self.outbox.insert(row.id, row.clone());
@@ -257,7 +270,7 @@ impl Book {
         row
     }
 
-    fn fenced(&mut self, fence: Fence) -> Result<&mut Record, StoreError> {
+    pub(super) fn fenced(&mut self, fence: Fence) -> Result<&mut Record, StoreError> {
         let lost = StoreError::Fenced { task: fence.task, by: fence.attempt };
         self.tasks
             .get_mut(&fence.task)
@@ -280,7 +293,8 @@ impl Book {
         record.lease_until = Some(now.mono + rules.lease);
         self.claims += 1;
         self.owners.entry(record.task.owner.clone()).or_default().served = self.claims;
-        Ok(Some(Claim { task: record.task.clone(), pending: record.pending() }))
+        let order = record.order.clone();
+        Ok(Some(Claim { task: record.task.clone(), pending: record.pending(), order }))
     }
 
     fn best(&self, rules: &ClaimRules, now: &Now) -> Option<TaskId> {
@@ -305,14 +319,7 @@ impl Book {
         candidates.min_by_key(order).map(|record| record.task.id)
     }
 
-    pub(super) fn next_lapse(&self, now: &Now) -> Option<Duration> {
-        let held = self.open_records().filter(|record| record.task.state.status.is_held());
-        let claimable = held.filter(|record| record.task.state.tries < record.task.max_attempts);
-        let ends = claimable.map(|record| record.lease_until.unwrap_or(now.mono));
-        ends.min().map(|end| end.saturating_duration_since(now.mono))
-    }
-
-    fn open_records(&self) -> impl Iterator<Item = &Record> {
+    pub(super) fn open_records(&self) -> impl Iterator<Item = &Record> {
         self.open.iter().filter_map(|id| self.tasks.get(id))
     }
 
@@ -353,7 +360,9 @@ impl Book {
                 record.task.updated_at = now.wall;
             }
         }
-        Ok(record.task.counts)
+        let counts = record.task.counts;
+        free_ended(&mut self.nodes, self.tasks.get_mut(&fence.task), results);
+        Ok(counts)
     }
 
     pub(super) fn finish(&mut self, fence: Fence, event: &Event, now: &Now) -> Result<OutboxId, StoreError> {
@@ -473,6 +482,7 @@ impl Book {
         let mut backlog = Backlog { outbox: self.outbox.len() as u64, ..Backlog::default() };
         for record in self.open_records() {
             match record.task.state.status {
+                Status::Queued if record.rest_left(now).is_some() => {}
                 Status::Queued => {
                     backlog.queued += 1;
                     let age = now.wall.duration_since(record.task.created_at);

@@ -6,6 +6,7 @@
 
 mod book;
 mod retries;
+mod strategies;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -16,12 +17,14 @@ use tokio::time::Instant;
 
 use self::book::{Book, Now};
 use super::{
-    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, ItemQuery, Leadership,
-    NewRetry, NewTask, Outbox, OutboxId, OutboxRow, Renewal, Retries, StalledTask, StoreError, Task,
-    TaskQuery, TaskStore, UpkeepStore, Watched,
+    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, HoldBack, ItemQuery,
+    Leadership, NewRetry, NewTask, NodeHeld, Outbox, OutboxId, OutboxRow, Renewal, Retries, StalledTask,
+    StoreError, Task, TaskQuery, TaskStore, UpkeepStore, Watched,
 };
 use crate::clock::Clock;
-use crate::task::{Counts, Event, Item, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId};
+use crate::task::{
+    Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId,
+};
 
 /// The record in this process.
 pub struct MemoryStore {
@@ -138,6 +141,18 @@ impl ClaimStore for MemoryStore {
 
     async fn halt(&self, fence: Fence, then: Then, message: &str) -> Result<TaskState, StoreError> {
         self.book().halt(fence, then, message, &self.now())
+    }
+
+    async fn keep_order(&self, fence: Fence, order: &[u32]) -> Result<Vec<u32>, StoreError> {
+        self.book().keep_order(fence, order)
+    }
+
+    async fn hold_back(&self, fence: Fence, hold: &HoldBack) -> Result<TaskState, StoreError> {
+        self.book().hold_back(fence, hold, &self.now())
+    }
+
+    async fn take_nodes(&self, fence: Fence, nodes: &[(u32, ItemName)]) -> Result<Vec<NodeHeld>, StoreError> {
+        self.book().take_nodes(fence, nodes, &self.now())
     }
 
     async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {

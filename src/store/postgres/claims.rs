@@ -10,13 +10,14 @@ use uuid::Uuid;
 use super::rows::{CountsRow, LockedRow, RenewedRow, effect_word};
 use super::{
     Along, Failure, PostgresStore, begin, lock, locked, millis, save, save_change, statements, text, while_,
+    words,
 };
 use crate::planted;
 use crate::store::{
-    Claim, ClaimRules, ClaimStore, Fence, OutboxId, RECORD_MAX, Renewal, StoreError, Task, change,
+    Claim, ClaimRules, ClaimStore, Fence, HoldBack, NODES_MAX, NodeHeld, OutboxId, RECORD_MAX, Renewal,
+    StoreError, Task, change,
 };
-use crate::task::spec::ACTIONS;
-use crate::task::{Change, Counts, Event, ItemResult, ReplicaId, Status, TaskId, TaskState, Then};
+use crate::task::{Change, Counts, Event, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState, Then};
 
 /// Candidates on a short list: more than there are workers that claim in the same moment.
 const SHORTLIST_MAX: i64 = 32;
@@ -31,7 +32,7 @@ impl ClaimStore for PostgresStore {
 
     async fn next_lapse(&self) -> Result<Option<Duration>, StoreError> {
         let call = async {
-            let left = sqlx::query_scalar::<_, Option<i64>>(statements::NEXT_LAPSE).bind(&ACTIONS[..]);
+            let left = sqlx::query_scalar::<_, Option<i64>>(statements::NEXT_LAPSE).bind(&words::KNOWN[..]);
             Ok(left.fetch_one(self.db.pool()).await?)
         };
         let left = self.db.read(call).await.map_err(while_("looking for the next lapse"))?;
@@ -64,6 +65,23 @@ impl ClaimStore for PostgresStore {
         self.db.transaction(1, 1, call).await.map_err(while_("stopping a task"))
     }
 
+    async fn keep_order(&self, fence: Fence, order: &[u32]) -> Result<Vec<u32>, StoreError> {
+        self.db
+            .write(self.keep_first_order(fence, order))
+            .await
+            .map_err(while_("keeping the order of a task"))
+    }
+
+    async fn hold_back(&self, fence: Fence, hold: &HoldBack) -> Result<TaskState, StoreError> {
+        let call = self.hold_task_back(fence, hold);
+        self.db.transaction(1, 1, call).await.map_err(while_("holding a task back"))
+    }
+
+    async fn take_nodes(&self, fence: Fence, nodes: &[(u32, ItemName)]) -> Result<Vec<NodeHeld>, StoreError> {
+        debug_assert!(nodes.len() <= NODES_MAX, "a caller takes nodes in batches");
+        self.take_all_nodes(fence, nodes).await.map_err(while_("taking nodes"))
+    }
+
     async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {
         let call = self.give_back(fence);
         self.db.transaction(1, 1, call).await.map_err(while_("handing a task over"))
@@ -85,7 +103,8 @@ impl PostgresStore {
                 Walk::OthersWereQuicker => {}
                 Walk::Claimed(task) => {
                     let pending = self.pending(task.id, 0, usize::MAX).await?;
-                    return Ok(Some(Claim { task: *task, pending }));
+                    let order = self.kept_order(&task).await?;
+                    return Ok(Some(Claim { task: *task, pending, order }));
                 }
             }
         }
@@ -105,7 +124,7 @@ impl PostgresStore {
         let ids = sqlx::query_scalar(statements::SHORTLIST)
             .bind(i64::from(rules.per_cluster_max))
             .bind(SHORTLIST_MAX)
-            .bind(&ACTIONS[..]);
+            .bind(&words::KNOWN[..]);
         Ok(ids.fetch_all(self.db.pool()).await?)
     }
 
@@ -209,7 +228,7 @@ async fn committed_event(tx: &mut PgConnection, task: TaskId) -> Result<Option<O
     Ok(id.map(OutboxId))
 }
 
-fn fenced(fence: Fence) -> StoreError {
+pub(super) fn fenced(fence: Fence) -> StoreError {
     let Fence { task, attempt: by } = fence;
     StoreError::Fenced { task, by }
 }

@@ -8,6 +8,9 @@
 //!   lock per cluster that lasts to the end of the claim: a counter in a row would have to be mended after every crash,
 //!   while the number of held tasks is always what it is.
 //!
+//! * Which task may act on a node is a row that counts for as long as its holder has a lease: nothing is cleared after a
+//!   crash. Nodes are taken many at once, and freed by the statement that records results (`strategies`).
+//!
 //! Not here: connections and deadlines ([`crate::postgres`]), and waking workers ([`crate::dispatch`]).
 
 mod bell;
@@ -16,8 +19,10 @@ mod lead;
 mod retries;
 mod rows;
 pub mod statements;
+mod strategies;
 mod tasks;
 mod upkeep;
+mod words;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -141,7 +146,9 @@ async fn save(tx: &mut PgConnection, task: &Task, along: Along<'_>) -> Result<Op
         .bind(task.concurrency.map(i32::from))
         .bind(task.failed_before.map(int))
         .bind(task.state.aborted)
-        .bind(task.message.as_deref().map(text));
+        .bind(task.message.as_deref().map(text))
+        .bind(int(task.opened))
+        .bind(task.rests_until.map(ToSqlx::to_sqlx));
     Ok(row.fetch_optional(tx).await?.map(OutboxId))
 }
 

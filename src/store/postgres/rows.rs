@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::store::{OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task};
 use crate::task::{
     ActionSpec, Attempt, Counts, Effect, Event, FailureBudget, Item, ItemName, ItemOutcome, ItemResult,
-    Priority, TaskId, TaskState,
+    Priority, Strategy, TaskId, TaskState, UserId,
 };
 
 /// A row of `tasks`, without its lease.
@@ -28,6 +28,9 @@ pub(super) struct TaskRow {
     max_attempts: i32,
     failure_budget: Option<Json<Value>>,
     failed_before: Option<i32>,
+    strategy: Option<Json<Value>>,
+    opened: i32,
+    rests_until: Option<Timestamp>,
     parent_id: Option<Uuid>,
     status: String,
     attempt: i64,
@@ -104,11 +107,13 @@ impl TryFrom<TaskRow> for Task {
             tries: place.read("tries", u16::try_from(row.tries))?,
             aborted: row.aborted,
         };
+        let strategy = row.strategy.map(|strategy| place.read("strategy", read_strategy(strategy.0)));
         let budget = row.failure_budget.map(|budget| serde_json::from_value::<FailureBudget>(budget.0));
         Ok(Self {
             id: TaskId::from_uuid(row.id),
             owner: place.read("owner", row.owner.parse())?,
-            action: place.read("action", ActionSpec::parse(&row.action, &row.parameters))?,
+            action: place
+                .read("action", ActionSpec::parse(super::words::action(&row.action), &row.parameters))?,
             cluster: place.read("cluster", row.cluster.parse())?,
             reason: row.reason,
             priority: Priority(row.priority),
@@ -117,6 +122,9 @@ impl TryFrom<TaskRow> for Task {
             max_attempts: place.read("max_attempts", u16::try_from(row.max_attempts))?,
             budget: budget.map(|budget| place.read("failure_budget", budget)).transpose()?,
             failed_before: row.failed_before.map(i32::unsigned_abs),
+            strategy: strategy.transpose()?.flatten(),
+            opened: row.opened.unsigned_abs(),
+            rests_until: row.rests_until.map(Timestamp::to_jiff),
             parent: row.parent_id.map(TaskId::from_uuid),
             state,
             counts: row.counts.into(),
@@ -129,6 +137,11 @@ impl TryFrom<TaskRow> for Task {
             updated_at: row.updated_at.to_jiff(),
         })
     }
+}
+
+fn read_strategy(stored: Value) -> Result<Option<Strategy>, String> {
+    let draft = serde_json::from_value(stored).map_err(|error| error.to_string())?;
+    Strategy::parse(&draft).map_err(|faults| format!("{faults:?}"))
 }
 
 /// A row of `items` with the item's name. The state is missing while the item is pending.
@@ -179,6 +192,11 @@ pub(super) fn effect_word(effect: Effect) -> &'static str {
 /// A name out of `task_members`.
 pub(super) fn name(task: TaskId, name: &str) -> Result<ItemName, StoreError> {
     Place { table: "task_members", id: &task }.read("names", ItemName::new(name))
+}
+
+/// An owner out of `tasks`.
+pub(super) fn owner(task: TaskId, owner: &str) -> Result<UserId, StoreError> {
+    Place { table: "tasks", id: &task }.read("owner", owner.parse())
 }
 
 /// A row of `outbox`.

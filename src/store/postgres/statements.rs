@@ -7,7 +7,7 @@
 macro_rules! columns {
     () => {
         "id, owner, action, parameters, cluster, reason, priority, concurrency, item_timeout_ms, max_attempts, \
-         failure_budget, failed_before, parent_id, status, attempt, tries, aborted, total, succeeded, failed, \
+         failure_budget, failed_before, strategy, opened, rests_until, parent_id, status, attempt, tries, aborted, total, succeeded, failed, \
          skipped, cancelled, worker, message, error, created_at, started_at, finished_at, updated_at"
     };
 }
@@ -63,8 +63,8 @@ statements! {
             RETURNING task_id
         ), task AS (
             INSERT INTO tasks (id, owner, action, parameters, cluster, reason, priority, concurrency,
-                item_timeout_ms, max_attempts, failure_budget, parent_id, root_id, status, total)
-            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $15, $16, $17, 'queued', cardinality($11::text[])
+                item_timeout_ms, max_attempts, failure_budget, parent_id, root_id, strategy, status, total)
+            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $15, $16, $17, $18, 'queued', cardinality($11::text[])
             FROM room WHERE is_left AND ($12::text IS NULL OR EXISTS (SELECT FROM key))
             RETURNING ", columns!(), "
         ), members AS (
@@ -218,6 +218,7 @@ statements! {
             FROM free CROSS JOIN LATERAL (
                 SELECT id, priority FROM tasks
                 WHERE status = 'queued' AND owner = free.owner AND cluster = free.cluster AND action = ANY ($3)
+                    AND (rests_until IS NULL OR rests_until <= now())
                 ORDER BY priority DESC, id LIMIT (SELECT greatest(1, $2 / count(*)) FROM free)
             ) AS best
             UNION ALL
@@ -237,7 +238,8 @@ statements! {
     /// The first of a shortlist that nobody else is just claiming and that may still be claimed.
     TAKE = "
         SELECT ", columns!(), ", now() AS at FROM tasks
-        WHERE id = ANY ($1) AND (status = 'queued' OR (status IN ('running', 'cancelling')
+        WHERE id = ANY ($1) AND ((status = 'queued' AND (rests_until IS NULL OR rests_until <= now()))
+            OR (status IN ('running', 'cancelling')
             AND lease_until <= clock_timestamp() AND tries < max_attempts))
         ORDER BY array_position($1, id) LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED";
@@ -249,7 +251,7 @@ statements! {
     HELD_ON_CLUSTER = "
         SELECT count(*) FROM tasks WHERE cluster = $1 AND status IN ('running', 'cancelling') AND id <> $2";
 
-    /// Writes what a change left of a task, and what goes with it: with a new lease of `$2` milliseconds, that its owner
+    /// Writes what a change left of a task, and what goes with it: without a worker it holds no nodes; with a new lease of `$2` milliseconds, that its owner
     /// was served; with a terminal event `$13`, the outbox row, whose id comes back; with `$14`, how every item ends that
     /// has no result. Without a new lease the old one stays, or goes with the worker.
     SAVE = "
@@ -259,13 +261,18 @@ statements! {
                     ELSE coalesce(clock_timestamp() + $2::bigint * interval '1 millisecond', lease_until) END,
                 status = $3, attempt = $4, worker = $5, tries = $6, error = $7, failed = $8, cancelled = $9,
                 started_at = $10, finished_at = $11, updated_at = $12, rest = coalesce($14, rest),
-                concurrency = $15, failed_before = $16, aborted = $17, message = $18
+                concurrency = $15, failed_before = $16, aborted = $17, message = $18, opened = $19, rests_until = $20
             WHERE id = $1
             RETURNING id, owner
         ), served AS (
             INSERT INTO owners (owner, last_served_at)
             SELECT owner, clock_timestamp() FROM saved WHERE $2::bigint IS NOT NULL
             ON CONFLICT (owner) DO UPDATE SET last_served_at = excluded.last_served_at
+        ), mine AS (
+            SELECT cluster, name FROM node_locks WHERE task_id = $1 AND $5::text IS NULL ORDER BY name FOR UPDATE
+        ), freed AS (
+            DELETE FROM node_locks USING mine
+            WHERE node_locks.cluster = mine.cluster AND node_locks.name = mine.name
         )
         INSERT INTO outbox (task_id, owner, event)
         SELECT id, owner, $13::text::json FROM saved WHERE $13::text IS NOT NULL
@@ -287,7 +294,9 @@ statements! {
         )
         SELECT renewed.status, renewed.concurrency FROM asked LEFT JOIN renewed USING (id) ORDER BY asked.place";
 
-    /// The fence, the results, and the counts of those that were really added. No row: the fence held.
+    /// The fence, the results, and the counts of those that were really added; their nodes are free. No row: the fence
+    /// held. Nodes are locked in the order of their names, here and wherever they are taken, so that nobody waits in a
+    /// circle.
     RECORD = "
         WITH held AS MATERIALIZED (
             SELECT id, total FROM tasks WHERE id = $1 AND attempt = $2 AND finished_at IS NULL FOR NO KEY UPDATE
@@ -299,6 +308,12 @@ statements! {
             WHERE r.idx < held.total
             ON CONFLICT DO NOTHING
             RETURNING state
+        ), mine AS (
+            SELECT cluster, name FROM node_locks
+            WHERE task_id = (SELECT id FROM held) AND idx = ANY ($3) ORDER BY name FOR UPDATE
+        ), freed AS (
+            DELETE FROM node_locks USING mine
+            WHERE node_locks.cluster = mine.cluster AND node_locks.name = mine.name
         ), sums AS MATERIALIZED (
             SELECT count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
                 count(*) FILTER (WHERE state = 'failed') AS failed,
@@ -311,10 +326,52 @@ statements! {
         FROM held, sums WHERE tasks.id = held.id
         RETURNING tasks.total, tasks.succeeded, tasks.failed, tasks.skipped, tasks.cancelled";
 
-    /// Milliseconds until the first lease ends of the tasks that may then be claimed, of the actions `$1` that we know.
+    /// Milliseconds until the first lease ends, or the first queued task has rested, of the tasks that may then be claimed,
+    /// of the actions `$1` that we know.
     NEXT_LAPSE = "
-        SELECT (extract(epoch FROM min(lease_until) - clock_timestamp()) * 1000)::bigint FROM tasks
-        WHERE status IN ('running', 'cancelling') AND tries < max_attempts AND action = ANY ($1)";
+        SELECT (extract(epoch FROM least(
+            (SELECT min(lease_until) FROM tasks
+                WHERE status IN ('running', 'cancelling') AND tries < max_attempts AND action = ANY ($1)),
+            (SELECT min(rests_until) FROM tasks
+                WHERE status = 'queued' AND rests_until > clock_timestamp() AND action = ANY ($1))
+        ) - clock_timestamp()) * 1000)::bigint";
+
+    /// Keeps the order of a task's items, unless one is kept.
+    KEEP_ORDER = "
+        UPDATE task_members SET start_order = coalesce(start_order, $3) FROM tasks
+        WHERE task_members.task_id = $1 AND tasks.id = $1 AND tasks.attempt = $2 AND tasks.finished_at IS NULL
+        RETURNING start_order";
+
+    /// The order that is kept.
+    ORDER = "SELECT start_order FROM task_members WHERE task_id = $1";
+
+    /// Takes the nodes `$3` for the items `$4`: those that are free, that the task holds, or that are held by an attempt
+    /// without a lease. One that was taken after this statement began is not judged: its holder may not be seen yet.
+    /// Tells whether the fence held, and which nodes were taken.
+    TAKE_NODES = "
+        WITH fence AS MATERIALIZED (
+            SELECT id, cluster, attempt FROM tasks
+            WHERE id = $1 AND attempt = $2 AND worker IS NOT NULL AND lease_until > clock_timestamp()
+        ), taken AS (
+            INSERT INTO node_locks AS held (cluster, name, task_id, attempt, idx, taken_at)
+            SELECT fence.cluster, wanted.name, fence.id, fence.attempt, wanted.idx, clock_timestamp()
+            FROM fence CROSS JOIN unnest($3::text[], $4::integer[]) AS wanted (name, idx)
+            ORDER BY wanted.name COLLATE \"C\"
+            ON CONFLICT (cluster, name) DO UPDATE SET
+                task_id = excluded.task_id, attempt = excluded.attempt, idx = excluded.idx, taken_at = excluded.taken_at
+            WHERE held.task_id = excluded.task_id OR (held.taken_at < statement_timestamp() AND NOT EXISTS (
+                SELECT FROM tasks WHERE tasks.id = held.task_id AND tasks.attempt = held.attempt
+                    AND tasks.worker IS NOT NULL AND tasks.lease_until > clock_timestamp()))
+            RETURNING name
+        )
+        SELECT EXISTS (SELECT FROM fence) AS holds, ARRAY(SELECT name FROM taken) AS taken";
+
+    /// Who holds nodes of a task's cluster.
+    HOLDERS = "
+        SELECT node_locks.name, holder.id, holder.owner, holder.action
+        FROM tasks JOIN node_locks ON node_locks.cluster = tasks.cluster AND node_locks.name = ANY ($2)
+        JOIN tasks AS holder ON holder.id = node_locks.task_id
+        WHERE tasks.id = $1 AND holder.id <> $1";
 
     /// Ends of the tasks `$1` that were committed at least `$2` milliseconds ago.
     ENDED = "
@@ -334,7 +391,8 @@ statements! {
 
     /// What may be claimed, oldest first.
     CLAIMABLE = "
-        (SELECT id FROM tasks WHERE status = 'queued' ORDER BY id LIMIT $1)
+        (SELECT id FROM tasks WHERE status = 'queued' AND (rests_until IS NULL OR rests_until <= now())
+            ORDER BY id LIMIT $1)
         UNION ALL
         SELECT id FROM tasks WHERE status IN ('running', 'cancelling')
             AND lease_until <= clock_timestamp() AND tries < max_attempts
@@ -389,13 +447,15 @@ statements! {
 
     /// What waits.
     BACKLOG = "
-        SELECT (SELECT count(*) FROM tasks WHERE status = 'queued') AS queued,
+        SELECT (SELECT count(*) FROM tasks
+                WHERE status = 'queued' AND (rests_until IS NULL OR rests_until <= now())) AS queued,
             (SELECT count(*) FROM tasks WHERE status IN ('running', 'cancelling')) AS held,
             (SELECT count(*) FROM tasks WHERE status IN ('running', 'cancelling')
                 AND lease_until <= clock_timestamp()) AS lapsed,
             (SELECT count(*) FROM outbox WHERE published_at IS NULL) AS outbox,
             (SELECT (extract(epoch FROM clock_timestamp() - created_at) * 1000)::bigint FROM tasks
-                WHERE status = 'queued' ORDER BY id LIMIT 1) AS oldest_ms";
+                WHERE status = 'queued' AND (rests_until IS NULL OR rests_until <= now())
+                ORDER BY id LIMIT 1) AS oldest_ms";
 
     /// Takes the lead for as long as the session lives.
     TAKE_LEAD = "SELECT pg_try_advisory_lock(20261, 0)";

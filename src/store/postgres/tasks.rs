@@ -249,7 +249,7 @@ pub(super) async fn insert(
     let row = sqlx::query_as(statements::CREATE)
         .bind(new.id.as_uuid())
         .bind(new.owner.as_str())
-        .bind(spec.action.name())
+        .bind(super::words::word(spec))
         .bind(Json(spec.action.parameters()))
         .bind(spec.cluster.as_str())
         .bind(spec.reason.as_deref().map(text))
@@ -263,7 +263,8 @@ pub(super) async fn insert(
         .bind(i64::from(new.open_max))
         .bind(spec.budget.map(Json))
         .bind(lineage.as_ref().map(|lineage| lineage.parent))
-        .bind(lineage.as_ref().map(|lineage| lineage.root));
+        .bind(lineage.as_ref().map(|lineage| lineage.root))
+        .bind(spec.strategy.as_ref().map(|strategy| Json(strategy.draft())));
     Ok(row.fetch_optional(connection).await?)
 }
 

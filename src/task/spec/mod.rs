@@ -25,7 +25,7 @@ pub use fault::{Fault, SpecError};
 pub use retry::{Retry, RetryDraft};
 
 use self::fault::Faults;
-use super::{ClusterName, FailureBudget, ItemName};
+use super::{ClusterName, FailureBudget, ItemName, Strategy, StrategyDraft};
 
 /// Most items in one task.
 pub const ITEMS_MAX: usize = 100_000;
@@ -79,6 +79,9 @@ pub struct Draft {
     /// How many items may fail before the task is stopped; any number when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_budget: Option<FailureBudget>,
+    /// In which waves, order and windows; all at once, as given and at any time when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<StrategyDraft>,
 }
 
 /// A request in which every rule holds.
@@ -102,6 +105,8 @@ pub struct TaskSpec {
     pub max_attempts: u16,
     /// How many items may fail before the task is stopped, if the user set it.
     pub budget: Option<FailureBudget>,
+    /// In which waves, order and windows, if the user set any of it.
+    pub strategy: Option<Strategy>,
 }
 
 /// Claims before a task is given up, when the user does not say.
@@ -122,6 +127,7 @@ impl TaskSpec {
             let own = "must be left out: a drain has timeout_seconds of its own";
             faults.add("item_timeout_ms", own);
         }
+        let strategy = check_strategy(draft.strategy.as_ref(), &mut faults);
         let spec = action.zip(cluster).zip(items).map(|((action, cluster), items)| Self {
             action,
             cluster,
@@ -132,6 +138,7 @@ impl TaskSpec {
             item_timeout: draft.item_timeout_ms.map(Duration::from_millis),
             max_attempts: draft.max_attempts.unwrap_or(MAX_ATTEMPTS_DEFAULT),
             budget: draft.failure_budget,
+            strategy,
         });
         faults.or(spec)
     }
@@ -194,6 +201,14 @@ fn check_limits(draft: &Draft, faults: &mut Faults) {
     }
 }
 
+fn check_strategy(draft: Option<&StrategyDraft>, faults: &mut Faults) -> Option<Strategy> {
+    let parsed = draft.map_or(Ok(None), Strategy::parse);
+    parsed.unwrap_or_else(|found| {
+        found.into_iter().for_each(|(field, reason)| faults.add(format!("strategy{field}"), reason));
+        None
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -233,6 +248,7 @@ mod tests {
             item_timeout_ms: Some(0),
             max_attempts: Some(0),
             failure_budget: Some(FailureBudget { percent: Some(100), ..FailureBudget::default() }),
+            strategy: Some(StrategyDraft { canary: Some(0), ..StrategyDraft::default() }),
             ..Draft::default()
         };
         let expected = [
@@ -246,6 +262,7 @@ mod tests {
             "item_timeout_ms",
             "max_attempts",
             "failure_budget.percent",
+            "strategy.canary",
         ];
         assert_eq!(fields(bad), expected);
     }

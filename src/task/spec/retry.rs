@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::fault::Faults;
-use super::{Draft, Priority, SpecError, TaskSpec, check_limits};
-use crate::task::{FailureBudget, ItemState};
+use super::{Draft, Priority, SpecError, TaskSpec, check_limits, check_strategy};
+use crate::task::{FailureBudget, ItemState, Strategy, StrategyDraft};
 
 /// Ends that an item can be retried from.
 const INCLUDABLE: [ItemState; 3] = [ItemState::Failed, ItemState::Skipped, ItemState::Cancelled];
@@ -40,6 +40,9 @@ pub struct RetryDraft {
     /// How many items may fail before it is stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_budget: Option<FailureBudget>,
+    /// In which waves, order and windows; an empty one for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<StrategyDraft>,
 }
 
 /// A request for a retry in which every rule holds.
@@ -53,6 +56,8 @@ pub struct Retry {
     item_timeout: Option<Duration>,
     max_attempts: Option<u16>,
     budget: Option<FailureBudget>,
+    /// Another strategy, which may be none.
+    strategy: Option<Option<Strategy>>,
 }
 
 impl Retry {
@@ -80,6 +85,7 @@ impl Retry {
             ..Draft::default()
         };
         check_limits(&limits, &mut faults);
+        let strategy = draft.strategy.map(|draft| check_strategy(Some(&draft), &mut faults));
         faults.or(Some(Self {
             include: INCLUDABLE.into_iter().filter(|state| asked.contains(state)).collect(),
             reason: limits.reason.filter(|reason| !reason.trim().is_empty()),
@@ -88,6 +94,7 @@ impl Retry {
             item_timeout: limits.item_timeout_ms.map(Duration::from_millis),
             max_attempts: limits.max_attempts,
             budget: limits.failure_budget,
+            strategy,
         }))
     }
 
@@ -101,6 +108,7 @@ impl Retry {
             item_timeout: self.item_timeout.or(retried.item_timeout),
             max_attempts: self.max_attempts.unwrap_or(retried.max_attempts),
             budget: self.budget.or(retried.budget),
+            strategy: self.strategy.clone().unwrap_or(retried.strategy),
             ..retried
         }
     }
@@ -131,9 +139,12 @@ mod tests {
             reason: Some("r".repeat(501)),
             concurrency: Some(0),
             failure_budget: Some(FailureBudget::default()),
+            strategy: Some(StrategyDraft { windows: vec!["never".into()], ..StrategyDraft::default() }),
             ..RetryDraft::default()
         };
-        assert_eq!(fields(bad), ["include[1]", "include[2]", "reason", "concurrency", "failure_budget"]);
+        let expected =
+            ["include[1]", "include[2]", "reason", "concurrency", "failure_budget", "strategy.windows[0]"];
+        assert_eq!(fields(bad), expected);
         assert_eq!(fields(RetryDraft { include: Some(Vec::new()), ..RetryDraft::default() }), ["include"]);
     }
 
@@ -150,6 +161,7 @@ mod tests {
             item_timeout_ms: Some(5),
             max_attempts: Some(6),
             failure_budget: Some(budget),
+            strategy: Some(StrategyDraft { canary: Some(1), ..StrategyDraft::default() }),
             ..Draft::default()
         })
         .unwrap();
@@ -157,6 +169,9 @@ mod tests {
         assert_eq!(as_it_was, retried);
         let draft = RetryDraft { concurrency: Some(1), reason: Some(" ".into()), ..RetryDraft::default() };
         let changed = Retry::new(draft).unwrap().of(retried.clone());
-        assert_eq!(changed, TaskSpec { concurrency: Some(1), ..retried });
+        assert_eq!(changed, TaskSpec { concurrency: Some(1), ..retried.clone() });
+        let draft = RetryDraft { strategy: Some(StrategyDraft::default()), ..RetryDraft::default() };
+        let at_once = Retry::new(draft).unwrap().of(retried.clone());
+        assert_eq!(at_once, TaskSpec { strategy: None, ..retried });
     }
 }

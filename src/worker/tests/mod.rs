@@ -1,10 +1,12 @@
 //! The worker as a whole, over the memory backends, with faults put between. Time is paused: a wait costs nothing.
 
+mod clusters;
 mod faults;
 mod halting;
 mod orders;
 mod running;
 mod stopping;
+mod strategies;
 mod takeover;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,17 +20,18 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
+use self::clusters::TestClusters;
 use super::lease::lock;
 use super::{Parts, run};
-use crate::action::{Action, ActionError, Actions, Context, Done, Target};
+use crate::action::{Action, ActionError, Actions, Clusters, Context, Done, Target};
 use crate::bus::{BusError, MemoryBus, Published, Publisher};
 use crate::clock::Clock;
 use crate::config::{BusConfig, WorkerConfig};
 use crate::dispatch::{Dispatcher, MemoryDispatch};
 use crate::lifecycle::Lifecycle;
 use crate::store::{
-    Claim, ClaimRules, ClaimStore, Control, Created, Fence, ItemQuery, MemoryStore, NewTask, Outbox,
-    OutboxId, Renewal, StoreError, Task, TaskStore,
+    Claim, ClaimRules, ClaimStore, Control, Created, Fence, HoldBack, ItemQuery, MemoryStore, NewTask,
+    NodeHeld, Outbox, OutboxId, Renewal, StoreError, Task, TaskStore,
 };
 use crate::task::{
     Attempt, Counts, Draft, Effect, Event, Item, ItemName, ItemResult, ItemState, ReplicaId, Seq, Status,
@@ -107,6 +110,7 @@ pub(super) struct TestStore {
     pub(super) lose_replies: AtomicU32,
     pub(super) records: AtomicU32,
     pub(super) claims: AtomicU32,
+    pub(super) takes: AtomicU32,
     /// The call right before which another worker takes the task over, once.
     pub(super) stolen_at: Mutex<Option<&'static str>>,
 }
@@ -189,6 +193,24 @@ impl ClaimStore for TestStore {
         self.steal("stopping", fence).await;
         let status = self.store.halt(fence, then, message).await?;
         self.reply(status)
+    }
+
+    async fn keep_order(&self, fence: Fence, order: &[u32]) -> Result<Vec<u32>, StoreError> {
+        self.up("keeping an order")?;
+        self.store.keep_order(fence, order).await
+    }
+
+    async fn hold_back(&self, fence: Fence, hold: &HoldBack) -> Result<TaskState, StoreError> {
+        self.up("holding back")?;
+        self.steal("holding back", fence).await;
+        let state = self.store.hold_back(fence, hold).await?;
+        self.reply(state)
+    }
+
+    async fn take_nodes(&self, fence: Fence, nodes: &[(u32, ItemName)]) -> Result<Vec<NodeHeld>, StoreError> {
+        self.takes.fetch_add(1, Ordering::SeqCst);
+        self.up("taking nodes")?;
+        self.store.take_nodes(fence, nodes).await
     }
 
     async fn hand_over(&self, fence: Fence) -> Result<Status, StoreError> {
@@ -301,6 +323,7 @@ pub(super) struct Rig {
     pub(super) store: Arc<TestStore>,
     pub(super) bus: Arc<TestBus>,
     pub(super) dispatch: MemoryDispatch,
+    pub(super) nodes: Arc<TestClusters>,
     pub(super) metrics: Metrics,
     clock: Arc<TestClock>,
 }
@@ -316,6 +339,7 @@ impl Rig {
             lose_replies: AtomicU32::new(0),
             records: AtomicU32::new(0),
             claims: AtomicU32::new(0),
+            takes: AtomicU32::new(0),
             stolen_at: Mutex::default(),
         };
         let bus = TestBus {
@@ -327,7 +351,8 @@ impl Rig {
             appended: Mutex::default(),
         };
         let (store, bus) = (Arc::new(store), Arc::new(bus));
-        Self { store, bus, dispatch: MemoryDispatch::new(), metrics: Metrics::new(), clock }
+        let (dispatch, nodes) = (MemoryDispatch::new(), Arc::default());
+        Self { store, bus, dispatch, nodes, metrics: Metrics::new(), clock }
     }
 
     /// Starts a worker.
@@ -349,6 +374,7 @@ impl Rig {
             publisher: Arc::clone(&self.bus) as Arc<dyn Publisher>,
             dispatcher,
             actions: Arc::new(actions.clone()),
+            clusters: Arc::clone(&self.nodes) as Arc<dyn Clusters>,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             metrics: self.metrics.clone(),
             config,
@@ -364,7 +390,8 @@ impl Rig {
 
     pub(super) async fn submit_as(&self, owner: &str, items: u32) -> TaskId {
         let items = (0..items).map(|index| format!("node-{index}")).collect();
-        let draft = Draft { action: "cordon".into(), cluster: "prod".into(), items, ..Draft::default() };
+        // No nodes: tasks of one test have items of the same names.
+        let draft = Draft { action: "wait".into(), cluster: "prod".into(), items, ..Draft::default() };
         self.submit_draft(owner, draft).await
     }
 

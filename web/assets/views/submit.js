@@ -6,6 +6,7 @@ import { ACTIONS, ROWS, bodyOf, faultsOf, fieldOf, rowsOf, wordsOf } from "../dr
 import { plural } from "../format.js";
 import { BudgetFields } from "./budget.js";
 import { DrainFields } from "./drain.js";
+import { StrategyFields } from "./strategy.js";
 import { ParameterRows } from "./parameters.js";
 import { NodePicker } from "./picker.js";
 import { toast } from "./parts.js";
@@ -33,6 +34,7 @@ export class SubmitPage {
     this.picker = new NodePicker(() => this.#reword());
     this.rows = new ParameterRows();
     this.budget = new BudgetFields();
+    this.strategy = new StrategyFields();
     this.cluster = h("select", { id: "field-cluster_name" });
     this.cluster.addEventListener("change", () => {
       this.#cluster = this.cluster.value;
@@ -108,6 +110,7 @@ export class SubmitPage {
       reason,
       h("div.pair", {}, priority, concurrency),
       this.#budgetField(),
+      this.#strategyField(),
     ];
   }
 
@@ -116,6 +119,13 @@ export class SubmitPage {
     this.#faults.set("failure_budget", { fault, control: this.budget.node });
     const hint = h("p.hint", {}, "One failure more than any of these stops the batch; nodes in flight finish.");
     return h("fieldset.field", {}, h("legend", {}, "Failures that are tolerated"), this.budget.node, fault, hint);
+  }
+
+  #strategyField() {
+    const fault = h("p.fault", { id: "fault-strategy", hidden: true });
+    this.#faults.set("strategy", { fault, control: this.strategy.node });
+    const hint = h("p.hint", {}, "A wave begins when every node of the one before has ended.");
+    return h("fieldset.field", {}, h("legend", {}, "Waves and windows"), this.strategy.node, fault, hint);
   }
 
   #actionField() {
@@ -210,6 +220,7 @@ export class SubmitPage {
     this.reason.value = task.reason ?? "";
     this.concurrency.value = task.concurrency ?? "";
     this.budget.choose(task.failure_budget);
+    this.strategy.choose(task.strategy);
     this.picker.selection.add(nodes);
   }
 
@@ -295,6 +306,7 @@ export class SubmitPage {
       priority: this.priority.value,
       concurrency: this.concurrency.value,
       budget: this.budget.values(),
+      strategy: this.strategy.values(),
     };
   }
 
@@ -337,6 +349,7 @@ export class SubmitPage {
     this.rows.clear();
     this.drain.choose(null);
     this.budget.choose(null);
+    this.strategy.choose(null);
   }
 
   #setBusy(busy) {

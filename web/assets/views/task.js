@@ -1,7 +1,17 @@
 // The panel of one task: what it is, how far it is, its controls and its items.
 
 import { newKey } from "../api.js";
-import { CONTROLS, budgetWords, mayRetry, mayRollBack, question, rollBackOf, stallWords } from "../control.js";
+import {
+  CONTROLS,
+  budgetWords,
+  mayRetry,
+  mayRollBack,
+  question,
+  rollBackOf,
+  stallWords,
+  strategyWords,
+  waveWords,
+} from "../control.js";
 import { attr, h, icon, show, text } from "../dom.js";
 import { ACTIONS, actionWord } from "../draft.js";
 import { age, duration, moment, number, plural, rate, sentence, shortId } from "../format.js";
@@ -147,6 +157,8 @@ export class TaskPanel {
       "Priority",
       "Nodes at once",
       "Failure budget",
+      "Strategy",
+      "Wave",
       "Worker",
       "Parameters",
       "Last node",
@@ -229,7 +241,7 @@ export class TaskPanel {
     show(this.reason, Boolean(task.reason));
     text(this.error.lastElementChild, task.error ?? "");
     show(this.error, Boolean(task.error));
-    const why = isTerminal(task.status) ? null : task.message;
+    const why = isTerminal(task.status) ? null : (task.waits_for ?? task.message);
     text(this.why.lastElementChild, sentence(why ?? ""));
     show(this.why, Boolean(why));
     show(this.stall, isStalled(task));
@@ -253,6 +265,8 @@ export class TaskPanel {
       Attempt: task.attempt > 1 ? number(task.attempt) : null,
       Priority: task.priority ? number(task.priority) : null,
       "Failure budget": budgetWords(task.failure_budget),
+      Strategy: strategyWords(task.strategy),
+      Wave: waveWords(task),
       Worker: task.worker,
     };
     for (const [name, value] of Object.entries(facts)) {
