@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod actions;
+mod budgets_hold;
 mod client;
 mod drain_kubectl;
 mod faults;
