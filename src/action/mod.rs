@@ -41,6 +41,14 @@ pub enum ActionError {
         /// The least time to wait, when the target said so.
         retry_after: Option<Duration>,
     },
+    /// Nothing was asked of the target, which is away or has enough to do: it costs no try, and the lane is left to others.
+    #[error("{message}")]
+    Later {
+        /// A sentence for the user.
+        message: String,
+        /// The least time to wait.
+        retry_after: Duration,
+    },
     /// It will not work by trying again.
     #[error("{message}")]
     Permanent {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::kubernetes::KubeClusters;
+use super::kubernetes::{ClustersError, KubeClusters};
 use super::wait::Wait;
 use super::{Action, ActionError, Actions, ClusterError, Clusters, NodeView};
 use crate::clock::Clock;
+use crate::config::ClusterConfig;
 use crate::store::Task;
 use crate::task::{ActionSpec, ClusterName};
 
@@ -28,6 +29,14 @@ impl Registry {
     pub fn new(clusters: KubeClusters, wait: bool, clock: Arc<dyn Clock>) -> Self {
         let local = wait.then(|| ClusterName::new(LOCAL).expect("the name follows the rules of names"));
         Self { clusters, local, clock }
+    }
+
+    /// Puts other clusters in force; see [`KubeClusters::reload`].
+    ///
+    /// # Errors
+    /// Every fault; then nothing is changed.
+    pub fn reload(&self, configs: &[ClusterConfig]) -> Result<Vec<ClusterName>, ClustersError> {
+        self.clusters.reload(configs)
     }
 
     fn is_local(&self, cluster: &ClusterName) -> bool {

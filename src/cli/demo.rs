@@ -99,6 +99,7 @@ fn config(args: &DemoArgs, kubeconfig: PathBuf) -> Config {
         kubeconfig: Some(kubeconfig),
         context: None,
         in_cluster: false,
+        allow_exec: false,
     }];
     config
 }

@@ -1,14 +1,17 @@
 //! `milepost serve`, `gateway`, `worker` and `maintenance`: the roles, until they are told to stop.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
 use super::output::Output;
 use super::settings::SettingsArgs;
 use super::wiring::{self, Roles, Running};
+use crate::action::Registry;
 use crate::config::{Config, Mode};
 use crate::gateway::auth::Role;
 use crate::lifecycle::Lifecycle;
@@ -61,9 +64,28 @@ pub async fn run(settings: &SettingsArgs, args: &ServeArgs, roles: Roles, out: O
     let life = Lifecycle::new();
     let running = wiring::start(&config, roles, &life).await?;
     announce(&running, roles, &config, out)?;
+    reload_on_hangup(settings.clone(), Arc::clone(&running.registry), &life);
     let clean = life.run(config.server.grace).await;
     running.close().await;
     Ok(if clean { Exit::Succeeded } else { Exit::Failed })
+}
+
+/// Reads the section `clusters` again on SIGHUP. A configuration with a fault changes nothing.
+fn reload_on_hangup(settings: SettingsArgs, registry: Arc<Registry>, life: &Lifecycle) {
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    let soft = life.soft().clone();
+    life.spawn("reload", async move {
+        while let Some(Some(())) = soft.run_until_cancelled(hangups.recv()).await {
+            match settings.load(Vec::new()).and_then(|loaded| Ok(registry.reload(&loaded.config.clusters)?)) {
+                Ok(changed) if changed.is_empty() => tracing::info!("SIGHUP: no cluster has changed"),
+                Ok(changed) => {
+                    let names: Vec<_> = changed.iter().map(ToString::to_string).collect();
+                    tracing::info!(clusters = names.join(", "), "SIGHUP: clusters reloaded");
+                }
+                Err(error) => tracing::error!("SIGHUP: the clusters stay as they are: {error:#}"),
+            }
+        }
+    });
 }
 
 /// Says what runs where and, in development, how to get in.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::duration;
 
 /// One cluster: a kubeconfig and a context in it, or the cluster Milepost itself runs in.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterConfig {
     /// Name used in requests.
@@ -22,6 +22,10 @@ pub struct ClusterConfig {
     /// Use the service account of the pod instead of a kubeconfig.
     #[serde(default)]
     pub in_cluster: bool,
+    /// Let the kubeconfig run programs that fetch credentials (`exec`, `auth-provider`), as this process. Without it such a
+    /// kubeconfig is refused.
+    #[serde(default)]
+    pub allow_exec: bool,
 }
 
 /// What actions share.
@@ -41,8 +45,11 @@ pub struct ActionsConfig {
     /// How long one call to a Kubernetes API may take.
     #[serde(with = "duration")]
     pub call_timeout: Duration,
-    /// Calls per second to one cluster, past a burst of twice as many.
+    /// Reads per second from one cluster, and as many writes, past a burst of twice as many each. Halved when the cluster
+    /// says that it has too much to do, and raised again with what it answers.
     pub calls_per_second: u32,
+    /// Calls to one cluster at once.
+    pub calls_at_once: usize,
 }
 
 impl Default for ActionsConfig {
@@ -54,6 +61,7 @@ impl Default for ActionsConfig {
             allowed_keys: Vec::new(),
             call_timeout: Duration::from_secs(10),
             calls_per_second: 200,
+            calls_at_once: 64,
         }
     }
 }

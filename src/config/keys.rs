@@ -72,6 +72,7 @@ pub(super) fn cluster_fields() -> Vec<String> {
         kubeconfig: Some("".into()),
         context: Some(String::new()),
         in_cluster: false,
+        allow_exec: false,
     };
     let full = serde_json::to_value(full).expect("an entry is plain data");
     full.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()

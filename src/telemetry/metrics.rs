@@ -102,6 +102,22 @@ pub struct Outcome {
     pub status: &'static str,
 }
 
+/// A cluster, as the configuration names it, and how calls to it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ClusterCall {
+    /// The cluster.
+    pub cluster: String,
+    /// `answered`, `overloaded` or `unanswered`.
+    pub outcome: &'static str,
+}
+
+/// A single label: a cluster, as the configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct InCluster {
+    /// The cluster.
+    pub cluster: String,
+}
+
 /// All metrics of a process. Cheap to clone; a test makes its own.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -155,6 +171,10 @@ pub struct Metrics {
     pub maintenance_leader: Gauge,
     /// Tasks that are held and in which no item finished for long.
     pub tasks_stalled: Gauge,
+    /// Calls to Kubernetes, by `cluster` and `outcome`. Clusters come from the configuration, so they are few.
+    pub cluster_calls: Family<ClusterCall, Counter>,
+    /// 0 while calls to a cluster fail at once because it does not answer, by `cluster`.
+    pub cluster_up: Family<InCluster, Gauge>,
 }
 
 impl Metrics {
@@ -204,6 +224,8 @@ impl Metrics {
             queue_oldest_seconds: gauge(r, "queue_oldest_age_seconds", "Age of the oldest waiting task"),
             maintenance_leader: gauge(r, "maintenance_leader", "1 while this process leads the maintenance"),
             tasks_stalled: gauge(r, "tasks_stalled", "Tasks held in which no item finished for long"),
+            cluster_calls: family(r, "cluster_calls", "Calls to Kubernetes"),
+            cluster_up: family(r, "cluster_up", "0 while a cluster does not answer and is not asked"),
             registry: Arc::new(Registry::default()),
         };
         metrics.create_labels();
@@ -216,6 +238,16 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string does not fail");
         text
+    }
+
+    /// Notes how a call to a cluster ended.
+    pub fn count_call(&self, cluster: &str, outcome: &'static str) {
+        self.cluster_calls.get_or_create(&ClusterCall { cluster: cluster.to_owned(), outcome }).inc();
+    }
+
+    /// Notes whether a cluster is asked.
+    pub fn cluster_reachable(&self, cluster: &str, reachable: bool) {
+        self.cluster_up.get_or_create(&InCluster { cluster: cluster.to_owned() }).set(i64::from(reachable));
     }
 
     /// Notes how long an event took from item done to socket write. A clock that runs ahead counts as 0.

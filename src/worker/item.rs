@@ -73,11 +73,15 @@ impl ItemRunner {
         loop {
             tries += 1;
             let error = match self.try_once(target, deadline).await {
+                Err(Unended::Later(error)) => {
+                    tries -= 1;
+                    error
+                }
                 Ok(outcome) => return Ran { outcome: Some(outcome), tries },
                 Err(Unended::Transient(error)) => error,
                 Err(Unended::Stopped(message)) => return Ran { outcome: self.left(message), tries },
             };
-            let wait = self.tries.wait(tries, error.retry_after);
+            let wait = self.tries.wait(tries.max(1), error.retry_after);
             if tries == self.tries.max || Instant::now() + wait >= deadline {
                 return Ran { outcome: Some(ItemOutcome::failed(error.message)), tries };
             }
@@ -100,6 +104,10 @@ impl ItemRunner {
             Ok(Ok(Err(ActionError::Permanent { message }))) => Ok(ItemOutcome::failed(message)),
             Ok(Ok(Err(ActionError::Transient { message, retry_after }))) => {
                 Err(Unended::Transient(Transient { message, retry_after }))
+            }
+            Ok(Ok(Err(ActionError::Later { message, retry_after }))) => {
+                let retry_after = Some(spread(retry_after));
+                Err(Unended::Later(Transient { message, retry_after }))
             }
             Ok(Ok(Err(ActionError::Stopped { message }))) => Err(Unended::Stopped(message)),
             Ok(Err(panic)) => Ok(ItemOutcome::failed(crash_message(panic.as_ref()))),
@@ -150,6 +158,8 @@ enum Turn {
 /// Why a run gave no outcome.
 enum Unended {
     Transient(Transient),
+    /// It was not tried.
+    Later(Transient),
     /// It was told to stop.
     Stopped(String),
 }
@@ -157,6 +167,11 @@ enum Unended {
 struct Transient {
     message: String,
     retry_after: Option<Duration>,
+}
+
+/// Up to half as long again, so that those who were told the same time do not come back at once.
+fn spread(wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + rand::random::<f64>() / 2.0)
 }
 
 /// What an action said when it panicked.
@@ -246,6 +261,17 @@ mod tests {
     async fn tries_are_bounded_and_the_last_error_is_the_failure() {
         let ran = run_alone(scripted(|n| Err(ActionError::transient(format!("no {n}"))))).await;
         assert_eq!(ran, Ran { outcome: Some(ItemOutcome::failed("no 4")), tries: 4 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_asked_is_no_try_and_is_bounded_by_the_time_of_the_item() {
+        let later = || ActionError::Later { message: "away".into(), retry_after: Duration::from_secs(2) };
+        let ran = run_alone(scripted(move |n| if n <= 10 { Err(later()) } else { Ok(CHANGED) })).await;
+        assert_eq!(ran, Ran { outcome: Some(ItemOutcome::Succeeded { effect: Effect::Changed }), tries: 1 });
+        let began = Instant::now();
+        let ran = run_alone(scripted(move |_| Err(later()))).await;
+        assert_eq!(ran, Ran { outcome: Some(ItemOutcome::failed("away")), tries: 0 });
+        assert!((55..=60).contains(&began.elapsed().as_secs()));
     }
 
     #[tokio::test(start_paused = true)]

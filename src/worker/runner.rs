@@ -195,6 +195,7 @@ impl Runner {
                     return Err(message);
                 }
                 Err(ActionError::Transient { message, retry_after }) => (message, retry_after),
+                Err(ActionError::Later { message, retry_after }) => (message, Some(retry_after)),
             };
             let jitter = full_jitter(config.retry_base, config.retry_max, failures, rand::random());
             let wait = jitter.max(retry_after.unwrap_or_default());

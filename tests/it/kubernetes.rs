@@ -10,6 +10,7 @@ mod faults;
 mod kubectl;
 mod life;
 mod oracle;
+mod outage;
 mod pods;
 mod simulator_command;
 
@@ -38,7 +39,7 @@ async fn simulator(nodes: u32) -> Simulator {
 /// Our side: a registry with the simulator as its cluster `sim`.
 struct Hub {
     registry: Registry,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Hub {
@@ -56,11 +57,12 @@ impl Hub {
             kubeconfig: Some(kubeconfig),
             context: None,
             in_cluster: false,
+            allow_exec: false,
         };
         let mut actions = ActionsConfig { call_timeout: Duration::from_secs(30), ..ActionsConfig::default() };
         set(&mut actions);
         let clusters = KubeClusters::new(&[cluster], &actions).unwrap();
-        Self { registry: Registry::new(clusters, actions.wait, Arc::new(SystemClock)), _home: home }
+        Self { registry: Registry::new(clusters, actions.wait, Arc::new(SystemClock)), home }
     }
 
     async fn prepare(&self, action: &str, parameters: Value) -> Result<Arc<dyn Action>, ActionError> {

@@ -1,12 +1,12 @@
-//! One cluster: its client, made when first needed, and the calls we make. Every call waits for its turn in the cluster's
-//! token bucket and has a deadline; none is retried here.
+//! One cluster: its client, made when first needed and again when its kubeconfig changes, and the calls we make.
+//!
+//! Every call passes the cluster's breaker, waits a little for its turn and for room, and has a deadline; what comes of it
+//! is told to the pace and to the breaker. None is retried here.
 
-use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{BoxStream, StreamExt};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper::header::{HeaderValue, USER_AGENT};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{
@@ -18,18 +18,23 @@ use kube::core::Request;
 use kube::{Client, Config, Resource};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
-use tokio::sync::OnceCell;
-use tokio::time::timeout;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, timeout};
 
-use super::errors::CallError;
+use super::breaker::{Breaker, Pass, Turned};
+use super::errors::{CallError, Meaning};
+use super::pace::Pace;
 use super::{agent, busy};
 use crate::BoxError;
 use crate::task::ClusterName;
+use crate::telemetry::Metrics;
 
 /// Who writes, as `managedFields` show it.
 pub(super) const FIELD_MANAGER: &str = "milepost";
-/// How long a call may wait for its turn.
-const TURN_MAX: Duration = Duration::from_secs(60);
+/// How long a call may wait for its turn, and then for room. An item that would wait longer leaves its lane to others.
+const TURN_MAX: Duration = Duration::from_secs(2);
+/// Between looks at whether the kubeconfig has changed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Nodes of one page of a list.
 const PAGE_LEN: u32 = 500;
 /// Most nodes that are listed; Kubernetes itself supports 5,000.
@@ -39,36 +44,94 @@ const NODES_MAX: usize = 20_000;
 #[derive(Debug, Clone)]
 pub(super) enum Source {
     /// A kubeconfig and a context in it, by default its current one.
-    Kubeconfig { path: PathBuf, context: Option<String> },
+    Kubeconfig { path: PathBuf, context: Option<String>, allow_exec: bool },
     /// The service account of the pod.
     InCluster,
+}
+
+/// What a file was like when it was read.
+type Stamp = (Option<SystemTime>, u64);
+
+impl Source {
+    /// How the kubeconfig looks from outside; `None` when there is none to look at.
+    async fn stamp(&self) -> Option<Stamp> {
+        let Self::Kubeconfig { path, .. } = self else { return None };
+        let metadata = timeout(TURN_MAX, tokio::fs::metadata(path)).await.ok()?.ok()?;
+        Some((metadata.modified().ok(), metadata.len()))
+    }
+}
+
+/// How much a cluster may be asked.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    pub(super) call_timeout: Duration,
+    /// Reads, and as many writes.
+    pub(super) per_second: u32,
+    /// Calls on their way.
+    pub(super) at_once: usize,
+}
+
+/// A client, and the kubeconfig it was made from.
+struct Made {
+    client: Client,
+    stamp: Option<Stamp>,
+    looked: Instant,
 }
 
 pub(super) struct Cluster {
     pub(super) name: ClusterName,
     source: Source,
-    client: OnceCell<Client>,
-    turns: DefaultDirectRateLimiter,
+    made: Mutex<Option<Made>>,
+    reads: Pace,
+    writes: Pace,
+    room: Semaphore,
+    breaker: Breaker,
     call_timeout: Duration,
+    metrics: Metrics,
 }
 
 impl Cluster {
-    /// A cluster that nobody has talked to yet. Its bucket holds twice the calls of a second.
-    pub(super) fn new(
-        name: ClusterName,
-        source: Source,
-        call_timeout: Duration,
-        calls_per_second: u32,
-    ) -> Self {
-        let rate = NonZeroU32::new(calls_per_second).unwrap_or(NonZeroU32::MIN);
-        let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(1));
-        let turns = RateLimiter::direct(Quota::per_second(rate).allow_burst(burst));
-        Self { name, source, client: OnceCell::new(), turns, call_timeout }
+    /// A cluster that nobody has talked to yet.
+    pub(super) fn new(name: ClusterName, source: Source, limits: &Limits, metrics: Metrics) -> Self {
+        metrics.cluster_reachable(name.as_str(), true);
+        Self {
+            name,
+            source,
+            made: Mutex::new(None),
+            reads: Pace::new(limits.per_second),
+            writes: Pace::new(limits.per_second),
+            room: Semaphore::new(limits.at_once.max(1)),
+            breaker: Breaker::default(),
+            call_timeout: limits.call_timeout,
+            metrics,
+        }
     }
 
-    /// Reads the configuration, if that has not been done. Does not talk to the cluster.
-    pub(super) async fn connect(&self) -> Result<&Client, BoxError> {
-        self.client.get_or_try_init(|| connect(&self.source, self.call_timeout)).await
+    /// The client. Reads the configuration when that has not been done, or the kubeconfig has changed since; one that
+    /// cannot be read any more leaves the old client in use. Does not talk to the cluster.
+    pub(super) async fn connect(&self) -> Result<Client, BoxError> {
+        let mut made = self.made.lock().await;
+        let now = Instant::now();
+        if let Some(made) = made.as_ref().filter(|made| now < made.looked + LOOK_INTERVAL) {
+            return Ok(made.client.clone());
+        }
+        let stamp = self.source.stamp().await;
+        if let Some(made) = made.as_mut().filter(|made| made.stamp == stamp) {
+            made.looked = now;
+            return Ok(made.client.clone());
+        }
+        match (connect(&self.source, self.call_timeout).await, made.as_mut()) {
+            (Ok(client), _) => {
+                *made = Some(Made { client: client.clone(), stamp, looked: now });
+                Ok(client)
+            }
+            (Err(error), Some(made)) => {
+                tracing::warn!(cluster = %self.name, %error, "the changed kubeconfig cannot be used; the old one stays");
+                made.looked = now;
+                Ok(made.client.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
     }
 
     /// The node as it is.
@@ -113,13 +176,22 @@ impl Cluster {
         request: hyper::Request<Vec<u8>>,
         sender: &HeaderValue,
     ) -> Result<T, CallError> {
-        self.turn().await?;
+        self.turn_of(self.pace_of(&request)).await?;
         self.send(request, sender, self.call_timeout).await
     }
 
-    /// Waits for the turn of one call. Cancel-safe.
+    /// Waits a little for the turn of one write. Cancel-safe.
     pub(super) async fn turn(&self) -> Result<(), CallError> {
-        timeout(TURN_MAX, self.turns.until_ready()).await.map_err(|_| CallError::Crowded(TURN_MAX))
+        self.turn_of(&self.writes).await
+    }
+
+    async fn turn_of(&self, pace: &Pace) -> Result<(), CallError> {
+        self.breaker.check()?;
+        pace.turn(TURN_MAX).await.map_err(CallError::Crowded)
+    }
+
+    fn pace_of(&self, request: &hyper::Request<Vec<u8>>) -> &Pace {
+        if request.method() == hyper::Method::GET { &self.reads } else { &self.writes }
     }
 
     /// Makes a call whose turn has come, and that may take longer than others: at least `limit`.
@@ -131,8 +203,14 @@ impl Cluster {
     ) -> Result<T, CallError> {
         let client = self.connect().await.map_err(kube::Error::Service)?;
         request.headers_mut().insert(USER_AGENT, sender.clone());
+        let room = timeout(TURN_MAX, self.room.acquire()).await;
+        let _room = room.map_err(|_| CallError::Crowded(TURN_MAX))?;
+        let (pace, pass) = (self.pace_of(&request), self.breaker.pass()?);
         let limit = limit.max(self.call_timeout);
-        Ok(timeout(limit, client.request(request)).await.map_err(|_| CallError::TimedOut(limit))??)
+        let answer = timeout(limit, client.request(request)).await;
+        let answer = answer.map_err(|_| CallError::TimedOut(limit)).and_then(|answer| Ok(answer?));
+        self.learn(pace, pass, answer.as_ref().err());
+        answer
     }
 
     /// Opens a watch; that it is opened has a deadline, how long it lasts is the server's choice.
@@ -141,21 +219,52 @@ impl Cluster {
         mut request: hyper::Request<Vec<u8>>,
         sender: &HeaderValue,
     ) -> Result<BoxStream<'static, kube::Result<WatchEvent<T>>>, CallError> {
-        self.turn().await?;
+        self.turn_of(&self.reads).await?;
         let client = self.connect().await.map_err(kube::Error::Service)?;
         request.headers_mut().insert(USER_AGENT, sender.clone());
-        let limit = self.call_timeout;
+        let (limit, pass) = (self.call_timeout, self.breaker.pass()?);
         let opened = timeout(limit, client.request_events::<T>(request)).await;
-        Ok(opened.map_err(|_| CallError::TimedOut(limit))??.boxed())
+        let opened = opened.map_err(|_| CallError::TimedOut(limit)).and_then(|opened| Ok(opened?));
+        self.learn(&self.reads, pass, opened.as_ref().err());
+        Ok(opened?.boxed())
+    }
+
+    /// Tells the pace and the breaker what came of a call.
+    fn learn(&self, pace: &Pace, pass: Pass<'_>, error: Option<&CallError>) {
+        let meaning = error.map_or(Meaning::Answered, CallError::meaning);
+        self.metrics.count_call(self.name.as_str(), meaning.label());
+        let turned = match meaning {
+            Meaning::Unanswered => pass.failed(),
+            Meaning::Answered | Meaning::Overloaded => pass.answered(),
+        };
+        match meaning {
+            Meaning::Answered => pace.answered(),
+            Meaning::Overloaded if pace.refused() => {
+                tracing::info!(cluster = %self.name, "the cluster has too much to do; asking less");
+            }
+            Meaning::Overloaded | Meaning::Unanswered => {}
+        }
+        if let Some(turned) = turned {
+            self.turned(turned);
+        }
+    }
+
+    fn turned(&self, turned: Turned) {
+        self.metrics.cluster_reachable(self.name.as_str(), turned == Turned::Closed);
+        match turned {
+            Turned::Opened => {
+                tracing::warn!(cluster = %self.name, "the cluster does not answer; calls to it fail at once until it does");
+            }
+            Turned::Closed => tracing::info!(cluster = %self.name, "the cluster answers again"),
+        }
     }
 
     #[cfg(test)]
     pub(super) fn with_client(client: Client, call_timeout: Duration) -> Self {
         let name = ClusterName::new("prod").unwrap();
-        Self {
-            client: OnceCell::new_with(Some(client)),
-            ..Self::new(name, Source::InCluster, call_timeout, 1_000)
-        }
+        let limits = Limits { call_timeout, per_second: 1_000, at_once: 64 };
+        let made = Mutex::new(Some(Made { client, stamp: None, looked: Instant::now() }));
+        Self { made, ..Self::new(name, Source::InCluster, &limits, Metrics::new()) }
     }
 }
 
@@ -167,9 +276,13 @@ fn nodes() -> Request {
 async fn connect(source: &Source, limit: Duration) -> Result<Client, BoxError> {
     let mut config = match source {
         Source::InCluster => Config::incluster()?,
-        Source::Kubeconfig { path, context } => {
+        Source::Kubeconfig { path, context, allow_exec } => {
+            let kubeconfig = Kubeconfig::read_from(path)?;
+            if !allow_exec {
+                runs_nothing(&kubeconfig, context.as_deref())?;
+            }
             let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
-            Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?
+            Config::from_custom_kubeconfig(kubeconfig, &options).await?
         }
     };
     // The client's own retries would take the time of an item without anybody seeing why.
@@ -177,4 +290,45 @@ async fn connect(source: &Source, limit: Duration) -> Result<Client, BoxError> {
     // A kubeconfig may name a program that fetches credentials, and the client waits for it on its thread.
     let build = tokio::task::spawn_blocking(move || ClientBuilder::try_from(config).map(busy::client));
     Ok(timeout(limit, build).await???)
+}
+
+/// Refuses a kubeconfig whose user gets its credentials from a program: reading it would run that program here.
+fn runs_nothing(kubeconfig: &Kubeconfig, context: Option<&str>) -> Result<(), BoxError> {
+    let context = context.or(kubeconfig.current_context.as_deref());
+    let chosen = kubeconfig.contexts.iter().find(|named| Some(named.name.as_str()) == context);
+    let user = chosen.and_then(|named| named.context.as_ref()?.user.as_deref());
+    let named = kubeconfig.auth_infos.iter().find(|named| Some(named.name.as_str()) == user);
+    let Some(info) = named.and_then(|named| named.auth_info.as_ref()) else { return Ok(()) };
+    let how = match (&info.exec, &info.auth_provider) {
+        (Some(_), _) => "exec",
+        (None, Some(_)) => "auth-provider",
+        (None, None) => return Ok(()),
+    };
+    Err(format!(
+        "its kubeconfig runs a program for credentials ({how}); allow_exec: true permits it for this cluster"
+    )
+    .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(user: &str, context: Option<&str>) -> Option<String> {
+        let yaml = format!(
+            "users: [{{name: u, user: {user}}}, {{name: plain, user: {{token: t}}}}]\ncurrent-context: c\n\
+             contexts: [{{name: c, context: {{cluster: k, user: u}}}}, {{name: d, context: {{cluster: k, user: plain}}}}]\n"
+        );
+        runs_nothing(&Kubeconfig::from_yaml(&yaml).unwrap(), context).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_kubeconfig_that_runs_a_program_is_refused_and_files_and_tokens_are_not() {
+        assert!(refused("{exec: {apiVersion: v1, command: /bin/true}}", None).unwrap().contains("(exec)"));
+        assert!(refused("{auth-provider: {name: gcp}}", None).unwrap().contains("(auth-provider)"));
+        for user in ["{token: t}", "{client-certificate: /c, client-key: /k}", "{tokenFile: /t}", "{}"] {
+            assert_eq!(refused(user, None), None, "{user}");
+        }
+        assert_eq!(refused("{exec: {apiVersion: v1, command: /bin/true}}", Some("d")), None, "another user");
+    }
 }

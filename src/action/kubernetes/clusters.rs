@@ -1,14 +1,14 @@
 //! The configured clusters.
 
-use std::collections::{BTreeMap, btree_map};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::agent;
 use super::annotations::Annotations;
-use super::cluster::{Cluster, Source};
+use super::cluster::{Cluster, Limits, Source};
 use super::drain::Drain;
 use super::driver::{Change, NodeAction};
 use super::errors::root_cause;
@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{ActionsConfig, ClusterConfig};
 use crate::store::Task;
 use crate::task::{ActionSpec, ClusterName};
+use crate::telemetry::Metrics;
 
 /// How many calls' time a list of all nodes may take.
 const LIST_CALLS: u32 = 3;
@@ -32,9 +33,14 @@ pub struct ClustersError {
     pub faults: Vec<String>,
 }
 
+/// Clusters by name, each with the configuration that it was made from.
+type Configured = BTreeMap<ClusterName, (ClusterConfig, Arc<Cluster>)>;
+
 /// Every configured cluster, each with one client that is made when first needed.
 pub struct KubeClusters {
-    clusters: BTreeMap<ClusterName, Arc<Cluster>>,
+    clusters: RwLock<Configured>,
+    limits: Limits,
+    metrics: Metrics,
     annotations: Annotations,
     protected: Protected,
     list_timeout: Duration,
@@ -46,18 +52,24 @@ impl KubeClusters {
     /// # Errors
     /// Every fault.
     pub fn new(configs: &[ClusterConfig], actions: &ActionsConfig) -> Result<Self, ClustersError> {
-        let (mut clusters, mut faults) = (BTreeMap::new(), Vec::new());
-        for config in configs {
-            match cluster(config, actions) {
-                Err(fault) => faults.push(fault),
-                Ok(cluster) => match clusters.entry(cluster.name.clone()) {
-                    btree_map::Entry::Vacant(entry) => drop(entry.insert(Arc::new(cluster))),
-                    btree_map::Entry::Occupied(_) => {
-                        faults.push(format!("cluster {} is listed twice", config.name));
-                    }
-                },
-            }
-        }
+        Self::measured(configs, actions, Metrics::new())
+    }
+
+    /// The same, with calls counted in `metrics`.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub fn measured(
+        configs: &[ClusterConfig],
+        actions: &ActionsConfig,
+        metrics: Metrics,
+    ) -> Result<Self, ClustersError> {
+        let limits = Limits {
+            call_timeout: actions.call_timeout,
+            per_second: actions.calls_per_second,
+            at_once: actions.calls_at_once,
+        };
+        let (clusters, mut faults) = configured(configs, &Configured::new(), &limits, &metrics);
         if !Annotations::is_dns_name(&actions.annotation_prefix) {
             faults.push(format!("actions.annotation_prefix is no DNS name: {:?}", actions.annotation_prefix));
         }
@@ -70,19 +82,53 @@ impl KubeClusters {
         let annotations = Annotations::new(&actions.annotation_prefix, &actions.foreign_reasons);
         let protected =
             Protected { allowed: actions.allowed_keys.clone(), own: actions.annotation_prefix.clone() };
-        Ok(Self { clusters, annotations, protected, list_timeout: actions.call_timeout * LIST_CALLS })
+        let clusters = RwLock::new(clusters);
+        Ok(Self {
+            clusters,
+            limits,
+            metrics,
+            annotations,
+            protected,
+            list_timeout: actions.call_timeout * LIST_CALLS,
+        })
+    }
+
+    /// Puts other clusters in force. Those whose configuration is the same stay as they are; tasks that run on one that is
+    /// gone or changed end on the old one. Returns the names of the clusters that are new, changed or gone.
+    ///
+    /// # Errors
+    /// Every fault; then nothing is changed.
+    pub fn reload(&self, configs: &[ClusterConfig]) -> Result<Vec<ClusterName>, ClustersError> {
+        let mut clusters = self.clusters.write().unwrap_or_else(PoisonError::into_inner);
+        let (fresh, faults) = configured(configs, &clusters, &self.limits, &self.metrics);
+        if !faults.is_empty() {
+            return Err(ClustersError { faults });
+        }
+        let of = |map: &Configured, name: &ClusterName| map.get(name).map(|(config, _)| config.clone());
+        let names: BTreeSet<_> = clusters.keys().chain(fresh.keys()).cloned().collect();
+        let changed = names.into_iter().filter(|name| of(&clusters, name) != of(&fresh, name)).collect();
+        *clusters = fresh;
+        Ok(changed)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Configured> {
+        self.clusters.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cluster(&self, name: &ClusterName) -> Option<Arc<Cluster>> {
+        self.read().get(name).map(|(_, cluster)| Arc::clone(cluster))
     }
 
     /// Whether there is such a cluster.
     #[must_use]
     pub fn has(&self, name: &ClusterName) -> bool {
-        self.clusters.contains_key(name)
+        self.read().contains_key(name)
     }
 
     /// Names, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<ClusterName> {
-        self.clusters.keys().cloned().collect()
+        self.read().keys().cloned().collect()
     }
 
     /// The action of a task, with the client of its cluster; `None` when there is no such cluster.
@@ -94,7 +140,7 @@ impl KubeClusters {
         task: &Task,
         clock: Arc<dyn Clock>,
     ) -> Result<Option<Arc<dyn Action>>, ActionError> {
-        let Some(cluster) = self.clusters.get(&task.cluster) else { return Ok(None) };
+        let Some(cluster) = self.cluster(&task.cluster) else { return Ok(None) };
         cluster.connect().await.map_err(|error| {
             let cause = root_cause(error.as_ref());
             ActionError::permanent(format!("cluster {} cannot be used: {cause}", cluster.name))
@@ -102,11 +148,11 @@ impl KubeClusters {
         let sender = agent::of_task(task);
         Ok(Some(match &task.action {
             ActionSpec::Drain(asked) => {
-                Arc::new(Drain::new(task, asked, &self.annotations, cluster, (clock, sender)))
+                Arc::new(Drain::new(task, asked, &self.annotations, &cluster, (clock, sender)))
             }
             _ => {
                 let change = Change::new(task, &self.annotations, &self.protected)?;
-                Arc::new(NodeAction { cluster: Arc::clone(cluster), change, clock, sender })
+                Arc::new(NodeAction { cluster, change, clock, sender })
             }
         }))
     }
@@ -116,7 +162,7 @@ impl KubeClusters {
     /// # Errors
     /// When there is no such cluster, or it does not answer in time.
     pub async fn nodes(&self, name: &ClusterName) -> Result<Vec<NodeView>, ClusterError> {
-        let cluster = self.clusters.get(name).ok_or_else(|| ClusterError::Unknown(name.clone()))?;
+        let cluster = self.cluster(name).ok_or_else(|| ClusterError::Unknown(name.clone()))?;
         let unavailable = |source: BoxError| ClusterError::Unavailable { cluster: name.clone(), source };
         let list =
             timeout(self.list_timeout, cluster.list()).await.map_err(|late| unavailable(late.into()))?;
@@ -127,10 +173,42 @@ impl KubeClusters {
     }
 }
 
-fn cluster(config: &ClusterConfig, actions: &ActionsConfig) -> Result<Cluster, String> {
+/// Clusters for these configurations, taken over from `before` where nothing changed, and every fault.
+fn configured(
+    configs: &[ClusterConfig],
+    before: &Configured,
+    limits: &Limits,
+    metrics: &Metrics,
+) -> (Configured, Vec<String>) {
+    let (mut clusters, mut faults) = (Configured::new(), Vec::new());
+    for config in configs {
+        let (name, source) = match source(config) {
+            Ok(checked) => checked,
+            Err(fault) => {
+                faults.push(fault);
+                continue;
+            }
+        };
+        let same = before.get(&name).filter(|(known, _)| known == config);
+        let cluster = same.map_or_else(
+            || Arc::new(Cluster::new(name.clone(), source, limits, metrics.clone())),
+            |(_, cluster)| Arc::clone(cluster),
+        );
+        if clusters.insert(name, (config.clone(), cluster)).is_some() {
+            faults.push(format!("cluster {} is listed twice", config.name));
+        }
+    }
+    (clusters, faults)
+}
+
+fn source(config: &ClusterConfig) -> Result<(ClusterName, Source), String> {
     let name = &config.name;
     let source = match (&config.kubeconfig, config.in_cluster) {
-        (Some(path), false) => Source::Kubeconfig { path: path.clone(), context: config.context.clone() },
+        (Some(path), false) => Source::Kubeconfig {
+            path: path.clone(),
+            context: config.context.clone(),
+            allow_exec: config.allow_exec,
+        },
         (None, true) => Source::InCluster,
         (Some(_), true) => {
             return Err(format!("cluster {name} has both kubeconfig and in_cluster: one is enough"));
@@ -138,7 +216,7 @@ fn cluster(config: &ClusterConfig, actions: &ActionsConfig) -> Result<Cluster, S
         (None, false) => return Err(format!("cluster {name} needs kubeconfig, or in_cluster: true")),
     };
     let name = ClusterName::new(name).map_err(|error| format!("the cluster name {name:?} {error}"))?;
-    Ok(Cluster::new(name, source, actions.call_timeout, actions.calls_per_second))
+    Ok((name, source))
 }
 
 #[cfg(test)]
@@ -146,7 +224,12 @@ mod tests {
     use super::*;
 
     fn config(name: &str, kubeconfig: Option<&str>, in_cluster: bool) -> ClusterConfig {
-        ClusterConfig { name: name.into(), kubeconfig: kubeconfig.map(Into::into), context: None, in_cluster }
+        ClusterConfig {
+            name: name.into(),
+            kubeconfig: kubeconfig.map(Into::into),
+            in_cluster,
+            ..ClusterConfig::default()
+        }
     }
 
     #[test]
@@ -173,6 +256,25 @@ mod tests {
             "actions.foreign_reasons holds no key or prefix of annotations: \"/c\"",
         ];
         assert_eq!(error.faults, expected);
+    }
+
+    #[test]
+    fn a_reload_changes_what_changed_and_nothing_when_it_is_faulty() {
+        let a = config("a", Some("x"), false);
+        let configs = [a.clone(), config("b", Some("x"), false), config("c", Some("x"), false)];
+        let clusters = KubeClusters::new(&configs, &ActionsConfig::default()).unwrap();
+        let named =
+            |names: &[&str]| names.iter().map(|name| ClusterName::new(*name).unwrap()).collect::<Vec<_>>();
+        let before = clusters.cluster(&named(&["a"])[0]).unwrap();
+        let configs = [a.clone(), config("b", Some("y"), false), config("d", Some("x"), false)];
+        assert_eq!(clusters.reload(&configs).unwrap(), named(&["b", "c", "d"]));
+        assert_eq!(clusters.names(), named(&["a", "b", "d"]));
+        assert!(
+            Arc::ptr_eq(&before, &clusters.cluster(&named(&["a"])[0]).unwrap()),
+            "it keeps what it knows"
+        );
+        assert!(clusters.reload(&[a.clone(), a]).is_err());
+        assert_eq!(clusters.names(), named(&["a", "b", "d"]));
     }
 
     #[tokio::test]

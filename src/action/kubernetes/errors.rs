@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kube::core::Status;
 
+use super::breaker::Broken;
 use super::busy::{Busy, RETRY_AFTER_MAX};
 use crate::action::ActionError;
 use crate::task::ClusterName;
@@ -18,9 +19,40 @@ pub(super) enum CallError {
     /// No answer in time. What was asked may have been done.
     #[error("no answer within {}", text(.0))]
     TimedOut(Duration),
-    /// So many calls waited for their turn that this one gave up before it was sent.
-    #[error("waited {} for a turn among the calls to this cluster", text(.0))]
+    /// So many calls want their turn that this one was not sent; holds how long its turn would have taken.
+    #[error("more is asked of this cluster than its rate allows")]
     Crowded(Duration),
+    /// The cluster does not answer, so this call was not sent.
+    #[error("no answer for {}", text(&Duration::from_secs(.0.since.as_secs())))]
+    Broken(Broken),
+}
+
+impl From<Broken> for CallError {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+/// What the outcome of a call says about the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// It is there, whatever it said.
+    Answered,
+    /// It is there and has too much to do.
+    Overloaded,
+    /// It, or the way to it, is away.
+    Unanswered,
+}
+
+impl Meaning {
+    /// As metrics call it.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Overloaded => "overloaded",
+            Self::Unanswered => "unanswered",
+        }
+    }
 }
 
 /// A duration as people write it.
@@ -51,6 +83,25 @@ impl CallError {
         self.code() == Some(409)
     }
 
+    /// What it says about the cluster.
+    pub(super) fn meaning(&self) -> Meaning {
+        match self {
+            Self::Kube(kube::Error::Api(status)) => match status.code {
+                // A budget of pods that refuses an eviction says nothing about the server.
+                429 if is_of_budget(status) => Meaning::Answered,
+                429 | 503 => Meaning::Overloaded,
+                _ => Meaning::Answered,
+            },
+            Self::Kube(kube::Error::Service(source)) => match source.downcast_ref::<Busy>() {
+                Some(busy) if matches!(busy.code, 429 | 503) => Meaning::Overloaded,
+                _ => Meaning::Unanswered,
+            },
+            Self::Kube(error) if is_answer(error) => Meaning::Answered,
+            Self::Kube(_) | Self::TimedOut(_) => Meaning::Unanswered,
+            Self::Crowded(_) | Self::Broken(_) => Meaning::Answered,
+        }
+    }
+
     pub(super) fn into_action(self, call: Call<'_>) -> ActionError {
         match self {
             Self::Kube(kube::Error::Api(status)) => refused(&status, call),
@@ -63,11 +114,18 @@ impl CallError {
                 call.cluster
             )),
             Self::Kube(error) => unreachable(&error, call),
-            Self::TimedOut(_) | Self::Crowded(_) => {
-                transient(format!("cluster {}: {self}", call.cluster), None)
+            Self::TimedOut(_) => transient(format!("cluster {}: {self}", call.cluster), None),
+            Self::Crowded(retry_after) | Self::Broken(Broken { retry_after, .. }) => {
+                ActionError::Later { message: format!("cluster {}: {self}", call.cluster), retry_after }
             }
         }
     }
+}
+
+/// Whether a refusal is that of a `PodDisruptionBudget`.
+fn is_of_budget(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "DisruptionBudget")
 }
 
 fn transient(message: String, retry_after: Option<Duration>) -> ActionError {
@@ -144,6 +202,32 @@ mod tests {
         for (code, sentence) in sentences {
             assert_eq!(api(code), ActionError::permanent(sentence), "{code}");
         }
+    }
+
+    #[test]
+    fn what_an_error_says_about_the_cluster() {
+        let api = |code, details: serde_json::Value| {
+            let status = serde_json::json!({"code": code, "status": "Failure", "message": "", "reason": "", "details": details});
+            CallError::from(kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()))).meaning()
+        };
+        let budget =
+            serde_json::json!({"causes": [{"reason": "DisruptionBudget", "message": "", "field": ""}]});
+        assert_eq!(api(429, budget), Meaning::Answered);
+        assert_eq!([429, 503].map(|code| api(code, serde_json::json!({}))), [Meaning::Overloaded; 2]);
+        assert_eq!([403, 404, 409, 500].map(|code| api(code, serde_json::json!({}))), [Meaning::Answered; 4]);
+        let busy =
+            |code| CallError::from(kube::Error::Service(Busy { code, retry_after: None }.into())).meaning();
+        assert_eq!([429, 503].map(busy), [Meaning::Overloaded; 2]);
+        assert_eq!([502, 504].map(busy), [Meaning::Unanswered; 2]);
+        assert_eq!(CallError::TimedOut(Duration::ZERO).meaning(), Meaning::Unanswered);
+    }
+
+    #[test]
+    fn a_call_that_was_not_sent_costs_no_try() {
+        let retry_after = Duration::from_secs(3);
+        let broken = Broken { since: Duration::from_millis(12_345), retry_after };
+        let message = "cluster prod: no answer for 12s".into();
+        assert_eq!(action(broken.into()), ActionError::Later { message, retry_after });
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod agent;
 mod annotate;
 mod annotations;
+mod breaker;
 mod busy;
 mod cluster;
 mod clusters;
@@ -19,6 +20,7 @@ mod errors;
 mod holder;
 mod label;
 mod node;
+mod pace;
 mod protected;
 mod taint;
 

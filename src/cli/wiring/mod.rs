@@ -64,6 +64,8 @@ pub struct Running {
     pub gateway: Option<Gateway>,
     /// Where probes and metrics are.
     pub admin: SocketAddr,
+    /// Actions and clusters.
+    pub registry: Arc<Registry>,
     plumbing: Plumbing,
 }
 
@@ -96,9 +98,10 @@ pub async fn start(config: &Config, roles: Roles, life: &Lifecycle) -> Result<Ru
         let why = "memory mode holds everything in one process: use `milepost serve`, or set database.url";
         return Err(UsageError(why.into()).into());
     }
-    let clusters = KubeClusters::new(&config.clusters, &config.actions).context("clusters")?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Metrics::new();
+    let clusters = KubeClusters::measured(&config.clusters, &config.actions, metrics.clone());
+    let clusters = clusters.context("clusters")?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // Ports first: they are the likeliest to fail, and nothing else has been begun yet.
     let listener = if roles.gateway { Some(listen(config.server.listen).await?) } else { None };
     let admin_listener = listen(config.server.admin_listen).await?;
@@ -125,7 +128,8 @@ pub async fn start(config: &Config, roles: Roles, life: &Lifecycle) -> Result<Ru
         shared.maintenance();
     }
     let admin = shared.admin(admin_listener, mode, checks)?;
-    Ok(Running { mode, gateway, admin, plumbing })
+    let registry = Arc::clone(&shared.registry);
+    Ok(Running { mode, gateway, admin, registry, plumbing })
 }
 
 impl Shared<'_> {

@@ -168,6 +168,7 @@ async fn a_context_chooses_the_cluster_and_a_wrong_way_is_a_sentence() {
         kubeconfig: (!in_cluster).then(|| path.clone()),
         context: context.map(str::to_owned),
         in_cluster,
+        allow_exec: false,
     };
     let configs = [
         config("current", None, false),

@@ -42,6 +42,13 @@ impl From<Result<(), CallError>> for Answer {
                 None => unreachable(root_cause(source.as_ref())),
             },
             Err(CallError::Kube(error)) => unreachable(root_cause(&error)),
+            Err(error @ CallError::Crowded(wait)) => {
+                Self::Busy { why: error.to_string(), retry_after: Some(wait) }
+            }
+            Err(CallError::Broken(broken)) => {
+                let retry_after = Some(broken.retry_after);
+                Self::Busy { why: CallError::Broken(broken).to_string(), retry_after }
+            }
             Err(error) => Self::Busy { why: error.to_string(), retry_after: None },
         }
     }
