@@ -58,7 +58,9 @@ fn body(path: &str) -> Option<Value> {
     let mut body = json!({"cluster_name": "sim", "node_names": ["node-001"]});
     match action {
         "label" => body["labels"] = json!({"a": "b"}),
-        "unlabel" => body["keys"] = json!(["a"]),
+        "unlabel" | "unannotate" => body["keys"] = json!(["a"]),
+        "annotate" => body["annotations"] = json!({"a": "b"}),
+        "copy_taints" => body["from"] = json!("node-2"),
         "taint" => body["taints"] = json!([{"key": "a", "effect": "NoSchedule"}]),
         "untaint" => body["taints"] = json!([{"key": "a"}]),
         _ => {}
