@@ -5,6 +5,7 @@
 mod actions;
 mod budgets_hold;
 mod client;
+mod drain_faults;
 mod drain_kubectl;
 mod faults;
 mod kubectl;

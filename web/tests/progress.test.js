@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { age, duration, rate as rateWords, statusWord } from "../assets/format.js";
-import { ItemPage } from "../assets/items.js";
+import { ItemPage, obstacleDetail, stepWords } from "../assets/items.js";
 import { rate, remaining, sample } from "../assets/pace.js";
 
 const item = (index, state = "pending", error = null) => ({ index, name: `n${index}`, state, error });
@@ -82,4 +82,34 @@ test("words for times and rates", () => {
   assert.deepEqual([null, 0, 1.25, 1234.4].map(rateWords), ["–", "–", "1.3/s", "1,234/s"]);
   assert.equal(statusWord("completed_with_errors"), "Partly failed");
   assert.equal(statusWord("wave_started"), "Wave started");
+});
+
+const step = (more) => ({
+  doing: "evicting pods",
+  pods: { total: 18, waiting: 0, evicting: 3, blocked: 1, failed: 0, gone: 14 },
+  obstacles: [
+    { by: "budget web", pods: 1, pod: "shop/web-1", since: "2026-01-01T00:00:00Z", why: "needs 2 and has 2" },
+  ],
+  ...more,
+});
+
+test("an item in work says where its pods are and what keeps them", () => {
+  const now = Date.parse("2026-01-01T00:00:12Z");
+  assert.equal(stepWords(step(), now), "evicting 3, blocked by budget web since 12 s, gone 14 of 18");
+  assert.equal(obstacleDetail(step()), "shop/web-1: needs 2 and has 2");
+  assert.equal(stepWords({ doing: "cordoning" }, now), "cordoning");
+  assert.equal(stepWords(null, now), "");
+});
+
+test("the newest step of an item counts, and ends with it", () => {
+  const page = new ItemPage();
+  page.load([{ index: 0, name: "a", state: "pending" }], false);
+  const change = (more) => ({ attempt: 1, items: [{ index: 0, name: "a", state: "running", ...more }] });
+  page.apply(change({ step: step() }));
+  page.apply(change({ step: { doing: "cordoning" } }));
+  assert.equal(page.list()[0].step.doing, "cordoning");
+  page.load([{ index: 0, name: "a", state: "pending" }], true);
+  assert.equal(page.list()[0].step.doing, "cordoning", "the record knows of no steps");
+  page.apply(change({ state: "succeeded" }));
+  assert.equal(page.list()[0].step, null);
 });

@@ -7,6 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::super::output::Paint;
 use super::super::table;
+use super::steps::Steps;
 use super::view::{View, remark, title};
 use crate::task::{Event, ItemChange, Status, TaskId, TaskView};
 
@@ -30,13 +31,19 @@ pub struct Bars {
     multi: MultiProgress,
     bars: BTreeMap<TaskId, Bar>,
     paint: Paint,
+    steps: Steps,
 }
 
 impl Bars {
     /// Bars on standard error.
     #[must_use]
     pub fn new() -> Self {
-        Self { multi: MultiProgress::new(), bars: BTreeMap::new(), paint: Paint::new() }
+        Self {
+            multi: MultiProgress::new(),
+            bars: BTreeMap::new(),
+            paint: Paint::new(),
+            steps: Steps::default(),
+        }
     }
 
     fn add(&mut self, view: &TaskView) {
@@ -90,6 +97,9 @@ impl View for Bars {
     fn event(&mut self, event: &Event) {
         if let Some(text) = remark(event) {
             self.note(&text);
+        }
+        for line in self.steps.news(event) {
+            self.print(&self.paint.dim(format!("  {line}")));
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod bars;
 mod board;
+mod steps;
 mod summary;
 mod view;
 

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::super::connection::short;
 use super::super::output::{Output, say};
 use super::super::table;
+use super::steps::Steps;
 use crate::task::{Event, EventKind, ItemChange, Status, TaskId, TaskView};
 
 /// Shows progress as it comes.
@@ -34,13 +35,14 @@ pub trait View: Send {
 pub struct Lines {
     out: Output,
     told: HashMap<TaskId, (Status, u8)>,
+    steps: Steps,
 }
 
 impl Lines {
     /// Plain lines on standard output.
     #[must_use]
     pub fn new(out: Output) -> Self {
-        Self { out, told: HashMap::new() }
+        Self { out, told: HashMap::new(), steps: Steps::default() }
     }
 }
 
@@ -63,6 +65,7 @@ impl View for Lines {
         if let Some(text) = remark(event) {
             self.out.line(text);
         }
+        self.steps.news(event).iter().for_each(|line| self.out.line(line));
     }
 
     fn failure(&mut self, task: &TaskView, item: &ItemChange) {

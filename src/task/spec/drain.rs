@@ -57,6 +57,13 @@ impl DrainParameters {
         self.timeout() + AROUND
     }
 
+    /// How long after its end a pod that is still terminating is not waited for any more, if ever.
+    #[must_use]
+    pub fn skip_wait(&self) -> Option<Duration> {
+        let secs = self.skip_wait_for_delete_timeout_seconds.filter(|secs| *secs > 0)?;
+        Some(Duration::from_secs(secs.into()))
+    }
+
     /// The grace period to ask for, if it is not each pod's own.
     #[must_use]
     pub fn grace_period(&self) -> Option<i64> {

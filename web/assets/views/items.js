@@ -2,7 +2,7 @@
 
 import { arrange, attr, h, icon, perFrame, show, text } from "../dom.js";
 import { number } from "../format.js";
-import { ItemPage } from "../items.js";
+import { ItemPage, obstacleDetail, stepWords } from "../items.js";
 import { isTerminal } from "../store.js";
 import { StatusMark } from "./bar.js";
 import { choices } from "./parts.js";
@@ -37,7 +37,9 @@ class ItemRow {
     this.#shown = item;
     text(this.#name, item.name);
     this.#status.update(item.state);
-    text(this.#why, item.error ?? (item.effect === "already" ? "was already so" : ""));
+    const doing = item.state === "running" ? stepWords(item.step, Date.now()) : "";
+    text(this.#why, item.error ?? (item.effect === "already" ? "was already so" : doing));
+    attr(this.#why, "title", doing ? obstacleDetail(item.step) || null : null);
     attr(this.node, "class", item.state);
   }
 }

@@ -104,9 +104,9 @@ pub(super) fn classify(
 }
 
 fn terminating(pod: &PodFacts, asked: &DrainParameters, now: Timestamp) -> Option<Verdict> {
-    let limit = asked.skip_wait_for_delete_timeout_seconds.filter(|secs| *secs > 0)?;
+    let limit = asked.skip_wait()?;
     let ago = Duration::try_from(now.duration_since(pod.deleted_at?)).unwrap_or_default();
-    (ago.as_secs() > limit.into()).then_some(Verdict::Skip(Skip::LongTerminating))
+    (ago.as_secs() > limit.as_secs()).then_some(Verdict::Skip(Skip::LongTerminating))
 }
 
 fn daemon_set(pod: &PodFacts, sets: &DaemonSets, asked: &DrainParameters) -> Option<Verdict> {

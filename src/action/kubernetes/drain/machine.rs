@@ -58,6 +58,8 @@ enum State {
     Unsure,
     /// Terminating, and waited for.
     Leaving,
+    /// Terminating for so long that it is not waited for any more.
+    LeftAlone,
     Gone,
     Failed(String),
 }
@@ -84,7 +86,7 @@ struct Held {
 
 impl Tracked {
     fn is_settled(&self) -> bool {
-        matches!(self.state, State::Gone | State::Failed(_))
+        matches!(self.state, State::Gone | State::LeftAlone | State::Failed(_))
     }
 
     fn settle(&mut self, state: State) {
@@ -111,8 +113,10 @@ impl Tracked {
         });
         let state = match &self.state {
             State::Failed(why) => why.clone(),
-            State::Leaving if self.pod.finalizers.is_empty() => "is terminating".to_owned(),
-            State::Leaving => {
+            State::Leaving | State::LeftAlone if self.pod.finalizers.is_empty() => {
+                "is terminating".to_owned()
+            }
+            State::Leaving | State::LeftAlone => {
                 format!("is terminating and held by its finalizers {}", named(&self.pod.finalizers))
             }
             State::Waiting if self.obstacle.is_none() => "was not evicted yet".to_owned(),
@@ -280,9 +284,20 @@ impl Machine {
         pods.iter().for_each(|pod| self.seen(pod));
     }
 
-    /// What keeps the node from being empty, in a sentence; `None` when all pods are gone. What failed comes first.
+    /// Gives up waiting for pods that should have ended so long ago.
+    pub(super) fn leave_alone(&mut self, longer_than: Duration, now: Timestamp) {
+        for pod in self.pods.iter_mut().filter(|pod| pod.state == State::Leaving) {
+            let late = pod.pod.deleted_at.and_then(|at| Duration::try_from(now.duration_since(at)).ok());
+            if late.is_some_and(|late| late.as_secs() > longer_than.as_secs()) {
+                pod.settle(State::LeftAlone);
+            }
+        }
+    }
+
+    /// What keeps the node from being empty, in a sentence; `None` when all pods are gone that are waited for. What failed comes first.
     pub(super) fn left(&self, now: Timestamp) -> Option<String> {
-        let mut left: Vec<&Tracked> = self.pods.iter().filter(|pod| pod.state != State::Gone).collect();
+        let mut left: Vec<&Tracked> =
+            self.pods.iter().filter(|pod| !matches!(pod.state, State::Gone | State::LeftAlone)).collect();
         // What is only waiting for its turn explains nothing.
         left.sort_by_key(|pod| (!matches!(pod.state, State::Failed(_)), pod.state == State::Waiting));
         let sentences: Vec<String> = left.iter().map(|pod| pod.left(now)).collect();
@@ -298,7 +313,7 @@ impl Machine {
             *match pod.state {
                 State::Gone => &mut counts.gone,
                 State::Failed(_) => &mut counts.failed,
-                State::Leaving => &mut counts.evicting,
+                State::Leaving | State::LeftAlone => &mut counts.evicting,
                 _ if held => &mut counts.blocked,
                 State::Waiting => &mut counts.waiting,
                 _ => &mut counts.evicting,

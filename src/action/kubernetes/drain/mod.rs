@@ -50,6 +50,8 @@ use crate::task::{Effect, Step};
 /// Reads and patches of one node before a conflict is given up, and the first pause between them.
 const TRIES: usize = 5;
 const PAUSE: Duration = Duration::from_millis(10);
+/// Between looks at pods that may have been terminating for too long.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Kept free before the item is dropped, to say what is left.
 const BEFORE_DROPPED: Duration = Duration::from_secs(25);
 
@@ -200,6 +202,7 @@ impl Evicting<'_> {
         let mut acts = FuturesUnordered::new();
         let mut sights = sights(calls, self.node.name, version);
         loop {
+            self.leave_alone();
             if self.end.is_none() {
                 for act in self.machine.next(Instant::now()) {
                     acts.push(act_on(calls, act, self.machine.pod(pod_of(act)).clone(), grace, halt.clone()));
@@ -209,7 +212,7 @@ impl Evicting<'_> {
             if acts.is_empty() && (self.end.is_some() || self.machine.is_over()) {
                 return;
             }
-            let wake = self.machine.wake_at().filter(|_| self.end.is_none()).unwrap_or(deadline);
+            let wake = self.wake_at().unwrap_or(deadline);
             tokio::select! {
                 biased;
                 () = self.context.stopping(), if self.end.is_none() => self.end_with(End::Stopped),
@@ -219,6 +222,19 @@ impl Evicting<'_> {
                 () = sleep_until(wake), if self.end.is_none() && wake < deadline => {}
             }
         }
+    }
+
+    /// Stops waiting for pods that should have ended long ago, if that was asked for.
+    fn leave_alone(&mut self) {
+        if let Some(limit) = self.drain.asked.skip_wait() {
+            self.machine.leave_alone(limit, self.drain.clock.now());
+        }
+    }
+
+    /// When there is something to do by itself. Pods that should have ended are looked at every second.
+    fn wake_at(&self) -> Option<Instant> {
+        let look = self.drain.asked.skip_wait().map(|_| Instant::now() + LOOK_INTERVAL);
+        self.machine.wake_at().into_iter().chain(look).min()
     }
 
     fn end_with(&mut self, end: End) {

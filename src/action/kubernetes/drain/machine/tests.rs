@@ -226,6 +226,23 @@ fn a_finalizer_that_holds_a_pod_is_named() {
     );
 }
 
+#[test]
+fn a_pod_that_should_have_ended_long_ago_is_not_waited_for_any_more() {
+    let mut machine = machine(vec![pod(1)]);
+    next(&mut machine, 0);
+    answer(&mut machine, 0, Answer::Granted, 0);
+    machine.leave_alone(Duration::from_secs(10), at(1_000).1);
+    assert!(!machine.is_over(), "nobody has seen yet that it is terminating");
+    machine.seen(&terminating(1));
+    machine.leave_alone(Duration::from_secs(10), at(10).1);
+    assert!(!machine.is_over(), "not longer than");
+    machine.leave_alone(Duration::from_secs(10), at(11).1);
+    assert!(machine.is_over());
+    assert_eq!(machine.left(at(11).1), None);
+    machine.gone("u1");
+    assert_eq!(machine.step().pods.unwrap().gone, 1);
+}
+
 #[derive(Debug, Clone)]
 enum Happening {
     Answer(usize, u8),
