@@ -188,7 +188,7 @@ async fn every_route_answers_in_time_while_redis_stands_still() {
 async fn an_item_ends_by_its_own_limits_while_kubernetes_stands_still() {
     let limits = HubSpec { gateways: 1, workers: 1, nodes: 5, ..spec() }
         .set("MILEPOST_ACTIONS__CALL_TIMEOUT", "1s")
-        .set("MILEPOST_WORKER__ITEM_TRIES", "2");
+        .set("MILEPOST_WORKER__ITEM_TIMEOUT", "5s");
     let mut stage = Stage::start(limits.proxied());
     stage.watch("ann", 1).await;
     let nodes: Vec<String> = (1..=5).map(|n| format!("node-{n:03}")).collect();
