@@ -7,6 +7,7 @@ mod budgets_hold;
 mod client;
 mod drain_faults;
 mod drain_kubectl;
+mod drain_oracle;
 mod faults;
 mod kubectl;
 mod life;

@@ -152,7 +152,7 @@ fn annotation_steps() -> Vec<Step> {
 }
 
 /// Every node without its version, our annotations and the times of taints; taints sorted, since their order means nothing.
-fn essence(simulator: &Simulator) -> Vec<Value> {
+pub(super) fn essence(simulator: &Simulator) -> Vec<Value> {
     let clean = |name: String| {
         let mut node = simulator.node(&name).unwrap();
         let metadata = node["metadata"].as_object_mut().unwrap();
