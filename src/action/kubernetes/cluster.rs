@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::breaker::{Breaker, Pass, Turned};
-use super::errors::{CallError, Meaning};
+use super::errors::{CallError, Meaning, root_cause};
 use super::pace::Pace;
 use super::{agent, busy};
 use crate::BoxError;
@@ -277,7 +277,8 @@ async fn connect(source: &Source, limit: Duration) -> Result<Client, BoxError> {
     let mut config = match source {
         Source::InCluster => Config::incluster()?,
         Source::Kubeconfig { path, context, allow_exec } => {
-            let kubeconfig = Kubeconfig::read_from(path)?;
+            let kubeconfig = Kubeconfig::read_from(path)
+                .map_err(|error| format!("kubeconfig {}: {}", path.display(), root_cause(&error)))?;
             if !allow_exec {
                 runs_nothing(&kubeconfig, context.as_deref())?;
             }

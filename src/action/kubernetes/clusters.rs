@@ -282,7 +282,10 @@ mod tests {
         let clusters =
             KubeClusters::new(&[config("a", Some("/nowhere"), false)], &ActionsConfig::default()).unwrap();
         let name = clusters.names().remove(0);
-        assert!(matches!(clusters.nodes(&name).await, Err(ClusterError::Unavailable { .. })));
+        let Err(ClusterError::Unavailable { source, .. }) = clusters.nodes(&name).await else {
+            panic!("it is not there");
+        };
+        assert!(source.to_string().contains("kubeconfig /nowhere: "), "{source}");
         let other = ClusterName::new("z").unwrap();
         assert!(matches!(clusters.nodes(&other).await, Err(ClusterError::Unknown(_))));
     }
