@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use axum::http::HeaderMap;
+use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -243,7 +244,7 @@ pub(crate) async fn wake_worker(shared: &Shared, task: TaskId) {
 
 /// Tells watchers that a task nobody works on was paused or resumed. While a worker holds the task, the worker tells.
 ///
-/// The event follows the newest one that the bus knows. If a worker claims the task meanwhile, the fence drops it.
+/// The event follows the newest one that the bus knows, if it has not lost all of them. If a worker claims the task meanwhile, the fence drops it.
 pub(crate) async fn announce_control(shared: &Shared, task: &Task, kind: EventKind) {
     if task.worker.is_some() {
         return;
@@ -253,13 +254,19 @@ pub(crate) async fn announce_control(shared: &Shared, task: &Task, kind: EventKi
     let Ok(Ok(newest)) = tokio::time::timeout(TELL_TIMEOUT, live).await else { return };
     let newest =
         newest.iter().filter(|event| event.attempt == task.state.attempt).max_by_key(|event| event.seq);
-    let seq = newest.map_or(Seq::FIRST, |newest| newest.seq.next());
+    let seq = newest.map_or_else(|| after_a_loss(shared.parts.clock.now()), |newest| newest.seq.next());
     let mut event = task.event(kind, seq, shared.parts.clock.now());
     // The record is a moment behind what the worker tells: counts must not fall for who watches.
     if let Some(newest) = newest.filter(|newest| newest.counts.current() > event.counts.current()) {
         event.set_counts(newest.counts);
     }
     announce(shared, &task.owner, &event).await;
+}
+
+/// A number past all that an attempt may have used, of which the bus knows nothing any more: a number stands for one event
+/// only, whatever was lost. Milliseconds fit into what every client counts with.
+fn after_a_loss(now: Timestamp) -> Seq {
+    Seq(u64::try_from(now.as_millisecond()).unwrap_or(Seq::FIRST.0).max(Seq::FIRST.0))
 }
 
 #[cfg(test)]
