@@ -1,6 +1,6 @@
 //! What sockets saw.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::task::{Attempt, Seq, Status, TaskId};
 use crate::verify::history::{EventFacts, History, Sight, SocketFacts, TaskFacts};
@@ -239,7 +239,7 @@ pub(super) fn in_order(history: &History, finding: &mut Finding) {
 
 /// I3b.
 pub(super) fn no_silent_gap(history: &History, finding: &mut Finding) {
-    let made: HashSet<(TaskId, Attempt, Seq)> =
+    let made: BTreeSet<(TaskId, Attempt, Seq)> =
         history.events().map(|(_, _, event)| (event.task, event.attempt, event.seq)).collect();
     for socket in &history.sockets {
         walk(socket, |place, at_us, event, known| {
@@ -249,8 +249,8 @@ pub(super) fn no_silent_gap(history: &History, finding: &mut Finding) {
             if missing.is_empty() {
                 return;
             }
-            let seen_elsewhere =
-                missing.clone().any(|seq| made.contains(&(event.task, event.attempt, Seq(seq))));
+            let number = |seq: &u64| (event.task, event.attempt, Seq(*seq));
+            let seen_elsewhere = made.range(number(missing.start())..=number(missing.end())).next().is_some();
             if !may_be_missing(history, at_us, seen_elsewhere) {
                 let ((attempt, seq), n) = (event.order(), missing.count());
                 let elsewhere = if seen_elsewhere { ", and others saw them" } else { "" };
