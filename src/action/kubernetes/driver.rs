@@ -32,6 +32,11 @@ const TRIES: usize = 5;
 /// Pause after the first conflict; it doubles, and a random part of the same size is added.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// The pauses between rounds that another writer made worthless.
+pub(super) fn after_conflicts() -> ExponentialBuilder {
+    ExponentialBuilder::new().with_min_delay(PAUSE).with_max_times(TRIES - 1).with_jitter()
+}
+
 /// What to do to each node, checked.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
@@ -182,8 +187,7 @@ impl Action for NodeAction {
         let name = target.name.as_str();
         check_name(name)?;
         self.ready().await?;
-        let pauses = ExponentialBuilder::new().with_min_delay(PAUSE).with_max_times(TRIES - 1).with_jitter();
-        let rounds = (|| self.round(name)).retry(pauses).when(Stop::is_conflict);
+        let rounds = (|| self.round(name)).retry(after_conflicts()).when(Stop::is_conflict);
         rounds.await.map_err(|stop| stop.into_action(&self.cluster, name))
     }
 }

@@ -88,7 +88,7 @@ impl CallError {
         match self {
             Self::Kube(kube::Error::Api(status)) => match status.code {
                 // A budget of pods that refuses an eviction says nothing about the server.
-                429 if is_of_budget(status) => Meaning::Answered,
+                429 if cause(status, "DisruptionBudget").is_some() => Meaning::Answered,
                 429 | 503 => Meaning::Overloaded,
                 _ => Meaning::Answered,
             },
@@ -122,10 +122,16 @@ impl CallError {
     }
 }
 
-/// Whether a refusal is that of a `PodDisruptionBudget`.
-fn is_of_budget(status: &Status) -> bool {
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    causes.into_iter().any(|cause| cause.reason == "DisruptionBudget")
+/// What the cluster says of a cause of its refusal, if that is one: `DisruptionBudget` and others.
+pub(super) fn cause<'a>(status: &'a Status, reason: &str) -> Option<&'a str> {
+    let causes = &status.details.as_ref()?.causes;
+    causes.iter().find(|cause| cause.reason == reason).map(|cause| cause.message.as_str())
+}
+
+/// After which time the cluster wants to be asked again, within reason.
+pub(super) fn retry_after(status: &Status) -> Option<Duration> {
+    let secs = status.details.as_ref()?.retry_after_seconds;
+    (secs > 0).then(|| Duration::from_secs(secs.into()).min(RETRY_AFTER_MAX))
 }
 
 fn transient(message: String, retry_after: Option<Duration>) -> ActionError {
@@ -161,8 +167,7 @@ fn busy_text(code: u16, call: Call<'_>) -> String {
 /// What a refusal by the API means. 5xx are all worth another try, because every run observes first.
 fn refused(status: &Status, call: Call<'_>) -> ActionError {
     let Call { cluster, node, verb } = call;
-    let after = status.details.as_ref().map(|details| u64::from(details.retry_after_seconds));
-    let after = after.filter(|secs| *secs > 0).map(|secs| Duration::from_secs(secs).min(RETRY_AFTER_MAX));
+    let after = retry_after(status);
     match status.code {
         404 => ActionError::permanent(format!("node {node} does not exist in cluster {cluster}")),
         401 => {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use kube::core::Status;
 
-use super::super::busy::{Busy, RETRY_AFTER_MAX};
-use super::super::errors::{CallError, root_cause};
+use super::super::busy::Busy;
+use super::super::errors::{CallError, cause, retry_after, root_cause};
 
 /// How an eviction was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,16 +74,6 @@ fn of_status(status: &Status) -> Answer {
         500.. => Answer::Broken { why },
         _ => Answer::Refused { why },
     }
-}
-
-fn cause<'a>(status: &'a Status, reason: &str) -> Option<&'a str> {
-    let causes = &status.details.as_ref()?.causes;
-    causes.iter().find(|cause| cause.reason == reason).map(|cause| cause.message.as_str())
-}
-
-fn retry_after(status: &Status) -> Option<Duration> {
-    let secs = status.details.as_ref()?.retry_after_seconds;
-    (secs > 0).then(|| Duration::from_secs(secs.into()).min(RETRY_AFTER_MAX))
 }
 
 /// The name of the budget in the cluster's sentence "The disruption budget NAME needs ...".

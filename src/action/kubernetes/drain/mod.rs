@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backon::{ExponentialBuilder, Retryable};
+use backon::Retryable;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hyper::header::HeaderValue;
@@ -38,6 +38,7 @@ use self::pod::PodFacts;
 use self::watch::{Sight, sights};
 use super::annotations::{Annotations, Note};
 use super::cluster::Cluster;
+use super::driver::after_conflicts;
 use super::errors::{Call, CallError};
 use super::node::Observed;
 use super::{Decision, cordon};
@@ -47,9 +48,6 @@ use crate::store::Task;
 use crate::task::spec::DrainParameters;
 use crate::task::{Effect, Step};
 
-/// Reads and patches of one node before a conflict is given up, and the first pause between them.
-const TRIES: usize = 5;
-const PAUSE: Duration = Duration::from_millis(10);
 /// Between looks at pods that may have been terminating for too long.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Kept free before the item is dropped, to say what is left.
@@ -112,8 +110,8 @@ impl Drain {
 
     /// Cordons the node, if nobody has.
     async fn cordon<'a>(&self, name: &'a str) -> Result<Node<'a>, ActionError> {
-        let pauses = ExponentialBuilder::new().with_min_delay(PAUSE).with_max_times(TRIES - 1).with_jitter();
-        let rounds = (|| self.cordon_once(name)).retry(pauses).when(|(error, _)| error.is_conflict());
+        let rounds =
+            (|| self.cordon_once(name)).retry(after_conflicts()).when(|(error, _)| error.is_conflict());
         rounds.await.map_err(|(error, verb)| self.failed(error, name, verb))
     }
 
