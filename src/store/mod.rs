@@ -293,6 +293,14 @@ pub struct HoldBack {
     pub message: String,
 }
 
+impl HoldBack {
+    /// Holds a task back until somebody resumes it.
+    #[must_use]
+    pub fn until_resumed(message: String) -> Self {
+        Self { opens: None, rest: Duration::ZERO, pause: true, message }
+    }
+}
+
 /// A node that was not to be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeHeld {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::Shared;
 use super::guard::{Guard, Stopped};
@@ -12,7 +12,7 @@ use super::lease::{Held, Order};
 use super::recorder::{abandon, keep_trying};
 use super::reporter::Reporter;
 use crate::store::HoldBack;
-use crate::task::{EventKind, Status};
+use crate::task::{EventKind, Status, TaskState};
 use crate::telemetry::metrics::Fenced;
 
 /// A task rests in our hands for so long; for longer it rests in the record, where it is in nobody's way.
@@ -37,17 +37,27 @@ impl Holding<'_> {
                 return false;
             }
         };
-        tracing::info!(status = %state.status, "{}", hold.message);
-        let order = match state.status {
-            Status::Running => return true,
-            Status::Cancelling => Order::Cancel,
-            _ => Order::LetGo,
-        };
-        let message = Some(hold.message.clone());
+        if state.status == Status::Running {
+            tracing::info!(status = %state.status, "{}", hold.message);
+            return true;
+        }
+        self.stop(&state, &hold.message);
+        false
+    }
+
+    /// Holds the task back in the record, and lets it rest for as long as that says. Whether it goes on here.
+    pub(super) async fn back_and_rest(&self, hold: &HoldBack) -> bool {
+        self.back(hold).await && self.rest(hold.rest, &hold.message).await
+    }
+
+    /// Has the lanes stop because the record says that the task does not go on, and tells the watchers.
+    pub(super) fn stop(&self, state: &TaskState, message: &str) {
+        tracing::info!(status = %state.status, "{message}");
+        let message = Some(message.to_owned());
         self.guard.stop(Stopped { aborted: state.aborted, message, rests: false });
+        let order = if state.status == Status::Cancelling { Order::Cancel } else { Order::LetGo };
         self.held.give(order);
         tell(self.reporter, self.guard, self.held.order());
-        false
     }
 
     /// Lets a task rest that the record lets rest: here for a moment, else in the record. Whether it goes on here.
@@ -57,14 +67,11 @@ impl Holding<'_> {
             return false;
         }
         self.reporter.say_waiting(Some(message));
-        let (mut orders, until) = (self.held.orders(), Instant::now() + rest);
-        tokio::select! {
-            biased;
-            _ = orders.wait_for(|order| *order != Order::Run) => return false,
-            () = tokio::time::sleep_until(until) => {}
+        let goes_on = self.pause(rest).await;
+        if goes_on {
+            self.reporter.say_waiting(None);
         }
-        self.reporter.say_waiting(None);
-        true
+        goes_on
     }
 
     /// Has the task given back to rest in the record, after the items in flight.

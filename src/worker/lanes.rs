@@ -1,8 +1,9 @@
 //! The lanes of one task: a bounded number of items at once, fair to the other tasks of the process.
 //!
 //! A lane takes one item after the other from the shared queue; a task has as many lanes as items it may work on at
-//! once, never one per item. When a user wants fewer, as many lanes as are too many end, each after the item it has in hand. Each run needs one of the process's own lanes too, which are given out in the order they
-//! were asked for, so that a task of 100,000 items does not keep a task of ten waiting.
+//! once, never one per item. When a user wants fewer, as many lanes as are too many end, each after the item it has in
+//! hand. Each run needs one of the process's own lanes too, which are given out in the order they were asked for, so that
+//! a task of 100,000 items does not keep a task of ten waiting.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -77,14 +78,17 @@ impl Drop for Lane<'_> {
 /// An item in a lane. Dropped without a result it is among those left.
 struct Taken<'a> {
     lanes: &'a Lanes,
-    item: Option<(u32, ItemName)>,
+    index: u32,
     name: ItemName,
+    ended: bool,
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         self.lanes.supply.ended(&self.name);
-        lock(&self.lanes.left).extend(self.item.take());
+        if !self.ended {
+            lock(&self.lanes.left).push_back((self.index, self.name.clone()));
+        }
     }
 }
 
@@ -123,7 +127,7 @@ impl Lanes {
         while let Some((next, permit)) = self.turn(&mut lane, &mut runner).await {
             let Next { index, name, refused } = next;
             self.reporter.started(index, &name);
-            let mut taken = Taken { lanes: &self, item: Some((index, name.clone())), name: name.clone() };
+            let mut taken = Taken { lanes: &self, index, name: name.clone(), ended: false };
             let ran = match refused {
                 None => runner.run(Target { index, name: &name }, permit).await,
                 Some(why) => Ran { outcome: Some(ItemOutcome::failed(why)), tries: 0 },
@@ -131,7 +135,7 @@ impl Lanes {
             // The time is taken before anything else, so that what follows shows up as latency.
             let finished_at = self.worker.parts.clock.now();
             if let Some(outcome) = ran.outcome {
-                taken.item = None;
+                taken.ended = true;
                 if self.guard.count(&outcome, self.more || !self.supply.is_empty()) {
                     self.held.give(Order::Halt);
                 }

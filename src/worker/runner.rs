@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::backoff::full_jitter;
 use super::ending::{Ending, Left};
-use super::guard::{Guard, Stopped};
-use super::holding;
+use super::guard::Guard;
+use super::holding::{self, Holding};
 use super::item::{Tries, crash_message};
 use super::lanes::{Lanes, Queue};
 use super::lease::{Held, Order, lock};
@@ -33,7 +33,7 @@ use super::supply::Supply;
 use super::takeover::Takeover;
 use crate::action::{Action, ActionError};
 use crate::store::{Claim, Task};
-use crate::task::{Counts, ItemOutcome, ItemResult, Status};
+use crate::task::{Counts, ItemOutcome, ItemResult};
 use crate::telemetry::metrics::Fenced;
 
 /// A task in hand, with what is left to do.
@@ -150,11 +150,12 @@ impl Runner {
             Ok(state) => state,
             Err(error) => return abandon(worker, held, &error, Fenced::Halt),
         };
-        tracing::info!(status = %state.status, "{message}");
-        self.guard.stop(Stopped { aborted: state.aborted, message: Some(message), rests: false });
-        let order = if state.status == Status::Cancelling { Order::Cancel } else { Order::LetGo };
-        held.give(order);
-        self.tell(held.order());
+        self.holding().stop(&state, &message);
+    }
+
+    fn holding(&self) -> Holding<'_> {
+        let Self { worker, held, reporter, guard, .. } = self;
+        Holding { worker, held, reporter, guard }
     }
 
     async fn run_items(&self) -> Option<String> {

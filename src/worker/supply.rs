@@ -68,6 +68,8 @@ struct State {
     room: Room,
     /// Since when there is no room.
     full_since: Option<Instant>,
+    /// Whether the watchers were told that it waits.
+    waits: bool,
     /// How many nodes were taken last, and when.
     took: Option<(usize, Instant)>,
 }
@@ -140,17 +142,16 @@ impl Supply {
             return Some(Next { index, name, refused: None });
         }
         let mut state = lock(&self.state);
-        let State { ready, room, .. } = &mut *state;
-        let most = self.most;
-        let starts = |next: &Next, room: &mut Room| {
-            most.is_none() || next.refused.is_some() || room.start(next.name.as_str())
-        };
-        let place = ready.iter().position(|next| starts(next, room))?;
-        let next = ready.remove(place);
+        let place = state.ready.iter().position(|next| self.fits(next, &state.room))?;
+        let next = state.ready.remove(place)?;
+        if self.most.is_some() && next.refused.is_none() {
+            state.room.start(next.name.as_str());
+        }
         state.full_since = None;
-        drop(state);
-        self.reporter.say_waiting(None);
-        next
+        if std::mem::take(&mut state.waits) {
+            self.reporter.say_waiting(None);
+        }
+        Some(next)
     }
 
     /// An item that was taken is not in work any more.
@@ -172,10 +173,11 @@ impl Supply {
 
     fn has_ready(&self) -> bool {
         let state = lock(&self.state);
-        let fits = |next: &Next| {
-            self.most.is_none() || next.refused.is_some() || state.room.fits(next.name.as_str())
-        };
-        state.ready.iter().any(fits)
+        state.ready.iter().any(|next| self.fits(next, &state.room))
+    }
+
+    fn fits(&self, next: &Next, room: &Room) -> bool {
+        self.most.is_none() || next.refused.is_some() || room.fits(next.name.as_str())
     }
 
     /// Does the next thing that may let an item start.
@@ -299,11 +301,12 @@ impl Supply {
             return self.wait(&message, LOOK_PAUSE).await;
         }
         let message = format!("{message}, for {longest:?} by now: resume to go on");
-        self.holding().back(&HoldBack { opens: None, rest: Duration::ZERO, pause: true, message }).await;
+        self.holding().back(&HoldBack::until_resumed(message)).await;
         None
     }
 
     async fn wait(&self, message: &str, pause: Duration) -> Option<()> {
+        lock(&self.state).waits = true;
         self.reporter.say_waiting(Some(message));
         self.holding().pause(pause).await.then_some(())
     }

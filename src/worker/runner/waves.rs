@@ -18,7 +18,6 @@ use crate::store::HoldBack;
 use crate::task::strategy::{Facts, Opening, Waves, in_order, opening};
 use crate::task::{EventKind, ItemName, Status, Strategy};
 use crate::telemetry::metrics::Fenced;
-use crate::worker::holding::Holding;
 use crate::worker::lease::Order;
 use crate::worker::recorder::abandon;
 
@@ -88,11 +87,6 @@ impl Runner {
         lock(&self.queue).extend(course.left.into_values().flatten());
     }
 
-    pub(super) fn holding(&self) -> Holding<'_> {
-        let Self { worker, held, reporter, guard, .. } = self;
-        Holding { worker, held, reporter, guard }
-    }
-
     /// Takes all items out of the queue and into waves. `None` when the task is not to be run here.
     async fn course(&self, strategy: &Strategy) -> Option<Course> {
         let order = if strategy.order.is_empty() { None } else { Some(self.order(strategy).await?) };
@@ -116,7 +110,7 @@ impl Runner {
             let cluster = &self.task.cluster;
             let message =
                 format!("the nodes of {cluster} cannot be read, so there is no order: resume to try again");
-            self.holding().back(&HoldBack { opens: None, rest: Duration::ZERO, pause: true, message }).await;
+            self.holding().back(&HoldBack::until_resumed(message)).await;
             return None;
         };
         let order = in_order(&strategy.order, &self.facts(&nodes));
@@ -160,7 +154,7 @@ impl Runner {
         if wave > 1 && !begun && wave > *opened && (pause || !strategy.soak.is_zero()) {
             let message = between(wave - 1, waves.count(), strategy.soak, pause);
             let hold = HoldBack { opens: Some(wave), rest: strategy.soak, pause, message };
-            if !self.holding().back(&hold).await || !self.holding().rest(hold.rest, &hold.message).await {
+            if !self.holding().back_and_rest(&hold).await {
                 return false;
             }
             (*opened, *rests) = (wave, None);
@@ -202,7 +196,7 @@ impl Runner {
     async fn is_in_window(&self, strategy: &Strategy) -> bool {
         loop {
             let Some(hold) = self.outside(strategy) else { return true };
-            if !self.holding().back(&hold).await || !self.holding().rest(hold.rest, &hold.message).await {
+            if !self.holding().back_and_rest(&hold).await {
                 return false;
             }
         }
