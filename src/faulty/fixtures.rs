@@ -5,55 +5,27 @@
 //! again. After a call that never arrived every promise must hold. After a lost reply those must hold whose calls are
 //! safe to repeat; which those are is listed here, and what becomes of the others is in each port's words.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 
-use super::{Faulty, Plan};
+use super::{Fault, Faulty, Plan};
 use crate::bus::{Feed, Publisher};
 use crate::dispatch::Dispatcher;
 use crate::task::UserId;
 use crate::tickets::Tickets;
 use crate::{bus, dispatch, tickets};
 
-/// Every call of the suites.
-pub const ALL: &[&str] = &[
-    "store.published",
+/// Calls that a caller who lost the reply must not simply make again: what becomes of them is in their ports' words.
+pub const ONCE: &[&str] = &[
     "store.create",
-    "store.find",
-    "store.list",
-    "store.items",
-    "store.snapshot",
     "store.control",
     "store.retry",
-    "store.retries",
-    "store.ping",
     "store.claim",
-    "store.next_lapse",
-    "store.renew",
-    "store.record",
-    "store.finish",
-    "store.halt",
-    "store.keep_order",
-    "store.hold_back",
-    "store.take_nodes",
-    "store.hand_over",
-    "store.claimable",
     "store.give_up",
-    "store.unpublished",
     "store.prune",
-    "store.stalled",
-    "store.backlog",
-    "store.lead",
     "publisher.publish",
-    "publisher.unrecorded",
-    "feed.follow",
-    "feed.head",
-    "feed.replay",
-    "feed.live",
     "dispatcher.notify",
-    "dispatcher.waiting",
-    "dispatcher.receiver",
     "tokens.receive",
     "tokens.ack",
     "tickets.issue",
@@ -91,6 +63,17 @@ pub const REPEATABLE: &[&str] = &[
     "dispatcher.waiting",
     "dispatcher.receiver",
 ];
+
+/// Every call of the suites.
+pub static ALL: LazyLock<Vec<&'static str>> = LazyLock::new(|| [ONCE, REPEATABLE].concat());
+
+/// The plans under which every promise must hold: any call that never arrives, and lost replies of those that are safe to
+/// repeat.
+#[must_use]
+pub fn plans() -> [(Plan, &'static [&'static str]); 2] {
+    let plan = |fault, calls| (Plan::in_turn(fault, calls), calls);
+    [plan(Fault::Before, ALL.as_slice()), plan(Fault::After, REPEATABLE)]
+}
 
 /// A fixture of a contract suite with faults in front.
 pub struct Through<F> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::json;
 
-use super::fixtures::{ALL, REPEATABLE, Through};
+use super::fixtures::{ALL, Through, plans};
 use super::{Fault, Faulty, Plan};
 use crate::bus::contract::{progress, user};
 use crate::bus::{BusError, Feed, MemoryBus, Published, Publisher, Replay};
@@ -72,9 +72,6 @@ impl tickets::contract::Fixture for Memory {
     }
 }
 
-/// The two ways in which a call fails, each with the calls that a caller may repeat after it.
-const PLANS: [(Fault, &[&str]); 2] = [(Fault::Before, ALL), (Fault::After, REPEATABLE)];
-
 /// Whether each of the port's calls that the plan names came to its bad end; a run without faults shows nothing.
 fn assert_bit(plan: &Plan, calls: &[&str], port: &str) {
     // The store's suite asks neither for a ping nor for stalled tasks of other replicas.
@@ -84,8 +81,7 @@ fn assert_bit(plan: &Plan, calls: &[&str], port: &str) {
 
 #[tokio::test]
 async fn a_store_keeps_its_promises_to_callers_that_ask_again() {
-    for (fault, calls) in PLANS {
-        let plan = Plan::in_turn(fault, calls);
+    for (plan, calls) in plans() {
         let fresh = async || {
             let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
             Arc::new(Faulty::new(memory, &plan)) as AnyStore
@@ -97,8 +93,7 @@ async fn a_store_keeps_its_promises_to_callers_that_ask_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_bus_keeps_its_promises_to_callers_that_ask_again() {
-    for (fault, calls) in PLANS {
-        let plan = Plan::in_turn(fault, calls);
+    for (plan, calls) in plans() {
         bus::contract::holds(&Through::new(Memory::new(), &plan)).await;
         assert_bit(&plan, calls, "feed.");
         assert_bit(&plan, calls, "publisher.");
@@ -107,8 +102,7 @@ async fn a_bus_keeps_its_promises_to_callers_that_ask_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dispatch_keeps_its_promises_to_callers_that_ask_again() {
-    for (fault, calls) in PLANS {
-        let plan = Plan::in_turn(fault, calls);
+    for (plan, calls) in plans() {
         dispatch::contract::holds(&Through::new(Memory::new(), &plan)).await;
         assert_bit(&plan, calls, "dispatcher.");
         assert_bit(&plan, calls, "tokens.");
@@ -117,9 +111,9 @@ async fn a_dispatch_keeps_its_promises_to_callers_that_ask_again() {
 
 #[tokio::test(start_paused = true)]
 async fn tickets_keep_their_promises_to_callers_that_ask_again() {
-    let plan = Plan::in_turn(Fault::Before, ALL);
+    let plan = Plan::in_turn(Fault::Before, &ALL);
     tickets::contract::holds(&Through::new(Memory::new(), &plan)).await;
-    assert_bit(&plan, ALL, "tickets.");
+    assert_bit(&plan, &ALL, "tickets.");
 }
 
 // What is not safe to repeat, and what becomes of it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use milepost::config::{BusConfig, Notify};
 use milepost::dispatch::{Dispatcher, PostgresDispatch, TokenSource, contract};
-use milepost::faulty::{Fault, Plan, fixtures};
+use milepost::faulty::fixtures;
 use milepost::lifecycle::Lifecycle;
 use milepost::postgres::Database;
 use milepost::task::{ReplicaId, TaskId};
@@ -68,8 +68,8 @@ async fn the_contract_holds_with_notifications() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_holds_for_callers_that_ask_again() {
-    for (fault, calls) in [(Fault::Before, fixtures::ALL), (Fault::After, fixtures::REPEATABLE)] {
-        let (postgres, plan) = (Postgres::start().unwrap(), Plan::in_turn(fault, calls));
+    for (plan, _) in fixtures::plans() {
+        let postgres = Postgres::start().unwrap();
         let fixture = Fixture::start(&postgres, &listening()).await;
         contract::holds(&fixtures::Through::new(fixture, &plan)).await;
         assert!(plan.met("dispatcher.receiver") > 0, "no fault bit");

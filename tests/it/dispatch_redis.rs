@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use milepost::config::RedisConfig;
 use milepost::dispatch::{Dispatcher, RedisDispatch, Token, TokenSource, contract};
-use milepost::faulty::{Fault, Plan, fixtures};
+use milepost::faulty::fixtures;
 use milepost::redis::Redis;
 use milepost::task::{ReplicaId, TaskId};
 use milepost::telemetry::Metrics;
@@ -77,8 +77,8 @@ async fn the_contract_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_holds_for_callers_that_ask_again() {
-    for (fault, calls) in [(Fault::Before, fixtures::ALL), (Fault::After, fixtures::REPEATABLE)] {
-        let (server, plan) = (Server::start().unwrap(), Plan::in_turn(fault, calls));
+    for (plan, _) in fixtures::plans() {
+        let server = Server::start().unwrap();
         let one = || -> Arc<dyn Dispatcher> { Arc::new(RedisDispatch::new(connect(&server))) };
         contract::holds(&fixtures::Through::new(Fixture { replicas: [one(), one()] }, &plan)).await;
         assert!(plan.met("dispatcher.receiver") > 0, "no fault bit");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use milepost::faulty::{Fault, Faulty, Plan, fixtures};
+use milepost::faulty::{Faulty, fixtures};
 use milepost::postgres::Database;
 use milepost::store::contract::{self, AnyStore};
 use milepost::store::postgres::statements;
@@ -42,8 +42,7 @@ async fn the_postgres_store_keeps_every_promise() {
 async fn the_postgres_store_keeps_every_promise_to_callers_that_ask_again() {
     let postgres = Postgres::start().unwrap();
     let database = migrated(&postgres).await;
-    for (fault, calls) in [(Fault::Before, fixtures::ALL), (Fault::After, fixtures::REPEATABLE)] {
-        let plan = Plan::in_turn(fault, calls);
+    for (plan, _) in fixtures::plans() {
         let fresh = async || {
             sqlx::query("TRUNCATE tasks, items, owners, node_locks CASCADE")
                 .execute(database.pool())

@@ -26,7 +26,7 @@ async fn the_contract_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_holds_for_callers_that_ask_again() {
-    let (postgres, plan) = (Postgres::start().unwrap(), Plan::in_turn(Fault::Before, fixtures::ALL));
+    let (postgres, plan) = (Postgres::start().unwrap(), Plan::in_turn(Fault::Before, &fixtures::ALL));
     let fixture = Fixture(PostgresTickets::new(migrated(&postgres).await));
     contract::holds(&fixtures::Through::new(fixture, &plan)).await;
     assert!(plan.met("tickets.redeem") > 0, "no fault bit");

@@ -32,7 +32,7 @@ async fn the_contract_holds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_holds_for_callers_that_ask_again() {
     let (server, plan) =
-        (milepost_harness::Redis::start().unwrap(), Plan::in_turn(Fault::Before, fixtures::ALL));
+        (milepost_harness::Redis::start().unwrap(), Plan::in_turn(Fault::Before, &fixtures::ALL));
     let fixture = Fixture { replicas: [tickets(&server), tickets(&server)] };
     contract::holds(&fixtures::Through::new(fixture, &plan)).await;
     assert!(plan.met("tickets.redeem") > 0, "no fault bit");
