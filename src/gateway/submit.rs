@@ -244,7 +244,8 @@ pub(crate) async fn wake_worker(shared: &Shared, task: TaskId) {
 
 /// Tells watchers that a task nobody works on was paused or resumed. While a worker holds the task, the worker tells.
 ///
-/// The event follows the newest one that the bus knows, if it has not lost all of them. If a worker claims the task meanwhile, the fence drops it.
+/// The event follows the newest one that the bus knows, if it has not lost all of them. If a worker claims the task
+/// meanwhile, the fence drops it.
 pub(crate) async fn announce_control(shared: &Shared, task: &Task, kind: EventKind) {
     if task.worker.is_some() {
         return;
@@ -266,7 +267,7 @@ pub(crate) async fn announce_control(shared: &Shared, task: &Task, kind: EventKi
 /// A number past all that an attempt may have used, of which the bus knows nothing any more: a number stands for one event
 /// only, whatever was lost. Milliseconds fit into what every client counts with.
 fn after_a_loss(now: Timestamp) -> Seq {
-    Seq(u64::try_from(now.as_millisecond()).unwrap_or(Seq::FIRST.0).max(Seq::FIRST.0))
+    Seq(now.as_millisecond().unsigned_abs().max(Seq::FIRST.0))
 }
 
 #[cfg(test)]

@@ -4,29 +4,14 @@ use std::time::Duration;
 
 use milepost::bus::{Feed, Publisher};
 use milepost::gateway::auth::Role;
-use milepost::task::{Attempt, Event, Status, TaskId};
-use serde_json::{Value, json};
+use milepost::task::{Status, TaskId};
+use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::gateway_rig::{Live, Rig, Sse, complete, progress, user_id, with_header, ws_request};
+use crate::gateway_rig::{
+    Live, Rig, Sse, complete, cordon, progress, seqs, user_id, with_header, ws_request,
+};
 use crate::support::until;
-
-fn cordon() -> Value {
-    json!({"cluster_name": "prod", "node_names": ["node-1", "node-2"]})
-}
-
-/// Numbers of the events of one task in a list of frames.
-fn seqs(frames: &[Value]) -> Vec<u64> {
-    frames.iter().map(|frame| frame["seq"].as_u64().unwrap()).collect()
-}
-
-async fn frames(live: &mut Live, n: usize) -> Vec<Value> {
-    let mut frames = Vec::new();
-    while frames.len() < n {
-        frames.push(live.frame().await);
-    }
-    frames
-}
 
 #[tokio::test]
 async fn a_newcomer_gets_hello_a_snapshot_and_then_events() {
@@ -48,67 +33,13 @@ async fn a_newcomer_gets_hello_a_snapshot_and_then_events() {
 
     rig.publish("ada", &progress(task, 1, 10)).await;
     rig.publish("ada", &complete(task, 2)).await;
-    let events = frames(&mut live, 2).await;
+    let events = live.frames(2).await;
     assert_eq!((events[0]["type"].as_str(), events[0]["current"].as_u64()), (Some("progress"), Some(10)));
     assert_eq!(
         (events[1]["type"].as_str(), events[1]["status"].as_str()),
         (Some("complete"), Some("completed"))
     );
     assert!(events.iter().all(|event| event["position"].is_string() && event.get("merged").is_none()));
-    rig.stop().await;
-}
-
-#[tokio::test]
-async fn a_submit_a_cancel_and_a_pause_are_seen_live() {
-    let rig = Rig::start().await;
-    let mut live = rig.live("ada", None).await;
-    live.snapshot().await;
-    let made = rig.post("/api/v1/nodes/batch/cordon", "ada", &cordon()).await;
-    let path = format!("/api/v1/tasks/{}", made.text("task_id"));
-    for change in ["pause", "resume", "cancel"] {
-        assert_eq!(rig.post(&format!("{path}/{change}"), "ada", &json!({})).await.status, 200);
-    }
-    let events = frames(&mut live, 4).await;
-    let said: Vec<_> =
-        events.iter().map(|e| (e["type"].as_str().unwrap(), e["status"].as_str().unwrap())).collect();
-    let expected =
-        [("queued", "queued"), ("paused", "paused"), ("resumed", "queued"), ("complete", "cancelled")];
-    assert_eq!(said, expected);
-    rig.stop().await;
-}
-
-/// Found by a chaos run: the record is a moment behind what the worker told.
-#[tokio::test]
-async fn a_pause_counts_no_fewer_items_than_were_told_before() {
-    let rig = Rig::start().await;
-    let mut live = rig.live("ada", None).await;
-    live.snapshot().await;
-    let made = rig.post("/api/v1/nodes/batch/cordon", "ada", &cordon()).await;
-    let told = Event { attempt: Attempt::NONE, ..progress(made.text("task_id").parse().unwrap(), 7, 2) };
-    rig.publish("ada", &told).await;
-    rig.post(&format!("/api/v1/tasks/{}/pause", made.text("task_id")), "ada", &json!({})).await;
-    let events = frames(&mut live, 3).await;
-    assert_eq!((seqs(&events), events[2]["type"].as_str()), (vec![1, 7, 8], Some("paused")));
-    assert_eq!(events[2]["current"], 2);
-    rig.stop().await;
-}
-
-/// Found by a chaos run: a number stands for one event, also when the bus has lost all that it knew.
-#[tokio::test]
-async fn a_pause_after_the_bus_forgot_everything_uses_no_number_again() {
-    let rig = Rig::start().await;
-    let made = rig.post("/api/v1/nodes/batch/cordon", "ada", &cordon()).await;
-    let path = format!("/api/v1/tasks/{}", made.text("task_id"));
-    rig.bus.wipe(&user_id("ada"));
-    let mut live = rig.live("ada", None).await;
-    live.snapshot().await;
-    for change in ["pause", "resume"] {
-        assert_eq!(rig.post(&format!("{path}/{change}"), "ada", &json!({})).await.status, 200);
-    }
-    let events = frames(&mut live, 2).await;
-    assert_eq!((&events[0]["type"], &events[1]["type"]), (&json!("paused"), &json!("resumed")));
-    assert!(events[0]["seq"].as_u64().unwrap() > 1_000_000, "{events:?}");
-    assert_eq!(events[1]["seq"].as_u64(), events[0]["seq"].as_u64().map(|seq| seq + 1));
     rig.stop().await;
 }
 
@@ -162,7 +93,7 @@ async fn every_socket_of_a_user_gets_every_event_and_no_other_user_does() {
     }
     rig.publish("bob", &complete(other, 1)).await;
     for live in &mut ada {
-        assert_eq!(seqs(&frames(live, 50).await), (1..=50).collect::<Vec<_>>());
+        assert_eq!(seqs(&live.frames(50).await), (1..=50).collect::<Vec<_>>());
     }
     assert_eq!(bob.frame().await["task_id"], other.to_string());
     rig.stop().await;
@@ -176,7 +107,7 @@ async fn a_resume_repeats_nothing_and_loses_nothing() {
     live.snapshot().await;
     rig.publish("ada", &progress(task, 1, 1)).await;
     rig.publish("ada", &progress(task, 2, 2)).await;
-    let last = frames(&mut live, 2).await.pop().unwrap()["position"].as_str().unwrap().to_owned();
+    let last = live.frames(2).await.pop().unwrap()["position"].as_str().unwrap().to_owned();
     drop(live);
     for seq in 3..=1_200 {
         rig.publish("ada", &progress(task, seq, 3)).await;
@@ -185,7 +116,7 @@ async fn a_resume_repeats_nothing_and_loses_nothing() {
     let hello = live.frame().await;
     assert_eq!((&hello["recovered"], hello["position"].as_str()), (&json!(true), Some(last.as_str())));
     rig.publish("ada", &complete(task, 1_201)).await;
-    assert_eq!(seqs(&frames(&mut live, 1_199).await), (3..=1_201).collect::<Vec<_>>());
+    assert_eq!(seqs(&live.frames(1_199).await), (3..=1_201).collect::<Vec<_>>());
     rig.stop().await;
 }
 
@@ -207,7 +138,7 @@ async fn resuming_while_events_flow_repeats_nothing_and_loses_nothing() {
         let mut live = rig.live("ada", Some(&position)).await;
         assert_eq!(live.frame().await["recovered"], true);
         let n = (2_000 - seen.len()).min(97);
-        let got = frames(&mut live, n).await;
+        let got = live.frames(n).await;
         got.last().unwrap()["position"].as_str().unwrap().clone_into(&mut position);
         seen.extend(seqs(&got));
     }
@@ -230,7 +161,7 @@ async fn a_position_that_cannot_be_continued_gets_a_reason_and_a_snapshot() {
     for seq in 1..=10 {
         rig.publish("ada", &progress(task, seq, 1)).await;
     }
-    let old = frames(&mut live, 10).await[0]["position"].as_str().unwrap().to_owned();
+    let old = live.frames(10).await[0]["position"].as_str().unwrap().to_owned();
     rig.bus.trim(&user_id("ada"), 2);
     let (hello, _) = rig.live("ada", Some(&old)).await.snapshot().await;
     assert_eq!(hello["reason"], "trimmed");
@@ -314,7 +245,7 @@ async fn a_reader_too_slow_for_what_cannot_be_merged_is_closed_and_resumes() {
     assert!(got < ends);
     let mut again = rig.live("ada", Some(&position)).await;
     assert_eq!(again.frame().await["recovered"], true);
-    let rest = frames(&mut again, ends - got).await;
+    let rest = again.frames(ends - got).await;
     assert!(rest.iter().all(|frame| frame["status"] == Status::Completed.as_str()));
     assert!(rig.metrics.text().contains("milepost_slow_sockets_closed_total 1"));
     rig.stop().await;
@@ -460,11 +391,8 @@ async fn a_position_of_one_replica_and_transport_is_continued_on_another() {
     for seq in 1..=3 {
         one.publish("ada", &progress(task, seq, 1)).await;
     }
-    let places: Vec<String> = frames(&mut live, 3)
-        .await
-        .iter()
-        .map(|frame| frame["position"].as_str().unwrap().to_owned())
-        .collect();
+    let places: Vec<String> =
+        live.frames(3).await.iter().map(|frame| frame["position"].as_str().unwrap().to_owned()).collect();
     let sse = |query: String| two.request(reqwest::Method::GET, &format!("/api/v1/live/sse{query}"), "ada");
     let by_position = sse(format!("?position={}", places[1]));
     let by_header = sse(format!("?position={}", places[0])).header("Last-Event-ID", &places[1]);
@@ -475,7 +403,7 @@ async fn a_position_of_one_replica_and_transport_is_continued_on_another() {
     }
     let mut back = two.live("ada", Some(&places[0])).await;
     assert_eq!(back.frame().await["recovered"], true);
-    assert_eq!(seqs(&frames(&mut back, 2).await), [2, 3]);
+    assert_eq!(seqs(&back.frames(2).await), [2, 3]);
     one.stop().await;
     two.stop().await;
 }

@@ -21,7 +21,7 @@ use milepost::task::{
 };
 use milepost::telemetry::metrics::Metrics;
 use milepost::tickets::memory::MemoryTickets;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Request, Response};
@@ -231,6 +231,16 @@ pub struct Live {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
+/// A batch of two nodes.
+pub fn cordon() -> Value {
+    json!({"cluster_name": "prod", "node_names": ["node-1", "node-2"]})
+}
+
+/// Numbers of the events of one task in a list of frames.
+pub fn seqs(frames: &[Value]) -> Vec<u64> {
+    frames.iter().map(|frame| frame["seq"].as_u64().unwrap()).collect()
+}
+
 impl Live {
     pub async fn open(request: impl IntoClientRequest + Unpin) -> Result<Self, tungstenite::Error> {
         let (socket, _) =
@@ -254,6 +264,15 @@ impl Live {
 
     pub async fn frame(&mut self) -> Value {
         self.next().await.expect("a frame, not a close")
+    }
+
+    /// The next `n` frames.
+    pub async fn frames(&mut self, n: usize) -> Vec<Value> {
+        let mut frames = Vec::new();
+        while frames.len() < n {
+            frames.push(self.frame().await);
+        }
+        frames
     }
 
     /// Reads hello and snapshot; returns both.

@@ -18,6 +18,7 @@ mod documents;
 mod failover;
 mod faults;
 mod gateway_acks;
+mod gateway_announced;
 mod gateway_api;
 mod gateway_control;
 mod gateway_faults;
