@@ -40,9 +40,9 @@ fmt: ## Format
 openapi: ## Write docs/openapi.json anew after a change of the API
 	MILEPOST_UPDATE=1 cargo test --locked --lib openapi
 
-load: setup ## First load figures: three modes and polling side by side, into loadtest/results/
+load: setup ## Load figures into loadtest/results/: make load SCENARIOS="progress burst" (see loadtest/README.md)
 	cargo build --release --workspace --locked
-	target/release/milepost-loadtest run progress
+	target/release/milepost-loadtest run $(or $(SCENARIOS),progress) --modes memory,redis,postgres,postgres-poll
 
 chaos: setup ## A random mix of faults under load: make chaos DURATION=600 SEED=7
 	cargo build --workspace --locked

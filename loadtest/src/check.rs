@@ -19,6 +19,10 @@ pub struct EventFrame {
     pub status: String,
     /// Finished items.
     pub current: u32,
+    /// Items of the task.
+    pub total: u32,
+    /// Place of the event in its user's stream.
+    pub position: Option<String>,
     /// How many events the frame stands for.
     #[serde(default = "one")]
     pub merged: u64,
@@ -53,7 +57,7 @@ pub struct Faults {
     pub reordered: u64,
     /// Events that counted fewer finished items than one before, in the same attempt.
     pub backward: u64,
-    /// Events of tasks that are not the user's.
+    /// Events of tasks that are not the user's, or that say something else of them than was submitted.
     pub foreign: u64,
 }
 
@@ -74,29 +78,31 @@ impl Faults {
 }
 
 /// Judges what one socket received about one task.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Checker {
-    task: String,
-    total: u32,
     last: Option<(u32, u64, u32)>,
     items: HashMap<u32, String>,
+    total: u32,
     terminal: bool,
+    /// Items that ended in events that stand for several or leave their items out: only the record has those.
+    unlisted: u64,
     faults: Faults,
 }
 
-impl Checker {
-    /// A check of the task `task` with `total` items.
-    pub fn new(task: String, total: u32) -> Self {
-        Self { task, total, last: None, items: HashMap::new(), terminal: false, faults: Faults::default() }
-    }
+/// The verdict on one task at one socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// What went wrong.
+    pub faults: Faults,
+    /// Items that were counted and not named.
+    pub unlisted: u64,
+}
 
+impl Checker {
     /// Judges the next frame. Returns the items that ended in it.
     pub fn frame<'a>(&mut self, event: &'a EventFrame) -> Vec<&'a ItemFrame> {
-        if event.task_id != self.task {
-            self.faults.foreign += 1;
-            return Vec::new();
-        }
         self.order(event);
+        self.total = event.total;
         self.terminal |= is_terminal(&event.status);
         let ended: Vec<&ItemFrame> = event.items.iter().filter(|item| item.done_us.is_some()).collect();
         for item in &ended {
@@ -109,21 +115,38 @@ impl Checker {
 
     fn order(&mut self, event: &EventFrame) {
         let (attempt, seq, current) = (event.attempt, event.seq, event.current);
-        if let Some((last_attempt, last_seq, last_current)) = self.last {
-            if (attempt, seq) == (last_attempt, last_seq) {
-                self.faults.doubled += 1;
-            } else if (attempt, seq) < (last_attempt, last_seq) {
-                self.faults.reordered += 1;
-            } else if attempt == last_attempt {
-                self.faults.lost += seq - last_seq - event.merged.min(seq - last_seq);
-                self.faults.backward += u64::from(current < last_current);
-            } else {
-                self.faults.lost += seq - event.merged.min(seq);
-            }
+        let before = self.last.unwrap_or_default();
+        if (attempt, seq) == (before.0, before.1) {
+            self.faults.doubled += 1;
+        } else if (attempt, seq) < (before.0, before.1) {
+            self.faults.reordered += 1;
         } else {
-            self.faults.lost += seq - event.merged.min(seq);
+            let expected = if attempt == before.0 { before.1 } else { 0 };
+            let gap = seq - expected;
+            self.faults.lost += gap - event.merged.min(gap);
+            self.faults.backward += u64::from(attempt == before.0 && current < before.2);
+            self.unlisted += self.not_named(event);
         }
         self.last = Some((attempt, seq, current));
+    }
+
+    /// Items that ended with this event and that it does not name, if it may leave them out.
+    fn not_named(&self, event: &EventFrame) -> u64 {
+        let named = event.items.iter().filter(|item| item.done_us.is_some()).count();
+        if event.merged == 1 && named > 0 {
+            return 0;
+        }
+        let known = u64::try_from(self.items.len() + named).unwrap_or(u64::MAX) + self.unlisted;
+        u64::from(event.current).saturating_sub(known)
+    }
+
+    /// Goes on from what a snapshot says: what was missed before is in the record.
+    pub fn resync(&mut self, task: &EventFrame) {
+        let known = u64::try_from(self.items.len()).unwrap_or(u64::MAX) + self.unlisted;
+        self.unlisted += u64::from(task.current).saturating_sub(known);
+        self.last = Some((task.attempt, task.seq, task.current));
+        self.total = task.total;
+        self.terminal |= is_terminal(&task.status);
     }
 
     /// Whether the task's terminal event has come.
@@ -131,12 +154,13 @@ impl Checker {
         self.terminal
     }
 
-    /// The verdict, once everything should be there.
-    pub fn finish(mut self) -> Faults {
-        let seen = u32::try_from(self.items.len()).unwrap_or(u32::MAX);
-        self.faults.lost += u64::from(self.total.saturating_sub(seen));
+    /// The verdict, once everything should be there, on a task with so many items.
+    pub fn finish(mut self, items: u32) -> Verdict {
+        let seen = u64::try_from(self.items.len()).unwrap_or(u64::MAX) + self.unlisted;
+        self.faults.lost += u64::from(items).saturating_sub(seen);
         self.faults.lost += u64::from(!self.terminal);
-        self.faults
+        self.faults.foreign += u64::from(self.total != items);
+        Verdict { faults: self.faults, unlisted: self.unlisted }
     }
 }
 
@@ -156,45 +180,62 @@ mod tests {
             seq,
             status: status.into(),
             current,
+            total: 2,
+            position: None,
             merged: 1,
             items: items.iter().map(item).collect(),
         }
     }
 
-    fn judge(events: &[EventFrame]) -> Faults {
-        let mut checker = Checker::new("t".into(), 2);
+    fn judge(events: &[EventFrame]) -> Verdict {
+        let mut checker = Checker::default();
         for event in events {
             checker.frame(event);
         }
-        checker.finish()
+        checker.finish(2)
     }
 
     #[test]
     fn a_perfect_run_is_clean() {
         let run = [event(1, 0, &[], "running"), event(2, 1, &[0], "running"), event(3, 2, &[1], "completed")];
-        assert!(judge(&run).is_clean());
+        assert_eq!(judge(&run), Verdict { faults: Faults::default(), unlisted: 0 });
     }
 
     #[test]
     fn every_kind_of_fault_is_seen() {
         let good = [event(1, 1, &[0], "running"), event(2, 2, &[1], "completed")];
-        assert_eq!(judge(&good[..1]).lost, 2);
+        assert_eq!(judge(&good[..1]).faults.lost, 2);
         let gap = [event(1, 0, &[], "running"), event(3, 2, &[0, 1], "completed")];
-        assert_eq!(judge(&gap).lost, 1);
+        assert_eq!(judge(&gap).faults.lost, 1);
+        let late = [event(2, 2, &[0, 1], "completed")];
+        assert_eq!(judge(&late).faults.lost, 1, "the first event counts too");
         let twice = [good[0].clone(), good[0].clone(), good[1].clone()];
-        assert_eq!(judge(&twice).doubled, 2);
+        assert_eq!(judge(&twice).faults.doubled, 2);
         let swapped = [good[1].clone(), good[0].clone()];
-        assert_eq!(judge(&swapped).reordered, 1);
+        assert_eq!(judge(&swapped).faults.reordered, 1);
         let back = [event(1, 2, &[0, 1], "running"), event(2, 1, &[], "completed")];
-        assert_eq!(judge(&back).backward, 1);
-        let foreign = EventFrame { task_id: "other".into(), ..good[0].clone() };
-        assert_eq!(judge(&[good[0].clone(), foreign, good[1].clone()]).foreign, 1);
+        assert_eq!(judge(&back).faults.backward, 1);
+        let unnamed = [event(1, 1, &[0], "running"), event(2, 2, &[], "completed")];
+        assert_eq!(judge(&unnamed).unlisted, 1, "an event may leave all its items out");
+        let half = [event(1, 2, &[0], "completed")];
+        assert_eq!(judge(&half).faults.lost, 1, "but not some of them");
+        let other = EventFrame { total: 3, ..good[1].clone() };
+        assert_eq!(judge(&[good[0].clone(), other]).faults.foreign, 1);
     }
 
     #[test]
     fn a_frame_that_stands_for_several_events_loses_none() {
-        let mut merged = event(3, 2, &[0, 1], "completed");
-        merged.merged = 2;
-        assert!(judge(&[event(1, 0, &[], "running"), merged]).is_clean());
+        let merged = EventFrame { merged: 2, ..event(3, 2, &[1], "completed") };
+        let verdict = judge(&[event(1, 0, &[], "running"), merged]);
+        assert_eq!((verdict.faults, verdict.unlisted), (Faults::default(), 1));
+    }
+
+    #[test]
+    fn after_a_snapshot_the_record_has_what_was_missed() {
+        let mut checker = Checker::default();
+        checker.frame(&event(1, 0, &[], "running"));
+        checker.resync(&event(7, 1, &[], "running"));
+        checker.frame(&event(8, 2, &[1], "completed"));
+        assert_eq!(checker.finish(2), Verdict { faults: Faults::default(), unlisted: 1 });
     }
 }

@@ -60,6 +60,8 @@ pub struct HubSpec {
     pub proxied: bool,
     /// A Redis of the caller's that the hub neither starts nor ends, such as a set of servers.
     pub redis_url: Option<String>,
+    /// Whether Postgres counts the statements that it runs.
+    pub counted: bool,
 }
 
 impl HubSpec {
@@ -75,6 +77,7 @@ impl HubSpec {
             env: Vec::new(),
             proxied: false,
             redis_url: None,
+            counted: false,
         }
     }
 
@@ -89,6 +92,12 @@ impl HubSpec {
     #[must_use]
     pub fn on_redis(self, url: impl Into<String>) -> Self {
         Self { redis_url: Some(url.into()), mode: HubMode::Redis, ..self }
+    }
+
+    /// Has Postgres count statements, in its view `pg_stat_statements`.
+    #[must_use]
+    pub fn counted(self) -> Self {
+        Self { counted: true, ..self }
     }
 
     /// Puts proxies between the processes and what they need.
@@ -146,7 +155,10 @@ impl Hub {
     /// As [`Self::start`].
     pub fn start_on(spec: HubSpec, redis: Option<Redis>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("milepost-hub-").tempdir()?;
-        let postgres = (spec.mode != HubMode::Memory).then(Postgres::start).transpose()?;
+        let settings: &[&str] =
+            if spec.counted { &["shared_preload_libraries=pg_stat_statements"] } else { &[] };
+        let start = || Postgres::with_settings(settings);
+        let postgres = (spec.mode != HubMode::Memory).then(start).transpose()?;
         let database = postgres.as_ref().map(Postgres::database).transpose()?.unwrap_or_default();
         let proxy = |port: Option<u16>| port.filter(|_| spec.proxied).map(Proxy::to).transpose();
         let proxies = Proxies {
@@ -165,6 +177,9 @@ impl Hub {
             spec,
             folder,
         };
+        if hub.spec.counted && hub.postgres.is_some() {
+            hub.sql("CREATE EXTENSION pg_stat_statements")?;
+        }
         hub.start_simulator()?;
         hub.write_config()?;
         hub.start_replicas()?;

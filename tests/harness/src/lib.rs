@@ -19,7 +19,7 @@ pub mod sentinel;
 pub use chromium::Chromium;
 pub use clock::FakeClock;
 pub use cluster::Cluster;
-pub use hub::{Hub, HubMode, HubSpec};
+pub use hub::{Hub, HubMode, HubSpec, SECRET};
 pub use postgres::Postgres;
 pub use process::Process;
 pub use proxy::{Flow, Proxy, Trap, Way};

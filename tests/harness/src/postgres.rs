@@ -20,6 +20,7 @@ pub struct Postgres {
     port: u16,
     folder: TempDir,
     databases: AtomicU32,
+    settings: Vec<String>,
 }
 
 impl Postgres {
@@ -28,6 +29,14 @@ impl Postgres {
     /// # Errors
     /// When Postgres is not installed or does not come up.
     pub fn start() -> Result<Self> {
+        Self::with_settings(&[])
+    }
+
+    /// Starts one with further settings, such as `max_wal_size=2GB`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn with_settings(settings: &[&str]) -> Result<Self> {
         let bin = binaries()?;
         let folder = tempfile::Builder::new().prefix("milepost-postgres-").tempdir()?;
         give_away(folder.path())?;
@@ -39,7 +48,9 @@ impl Postgres {
         command.push(data.display().to_string());
         run(&command)?;
         let port = crate::ports::free()?;
-        let mut postgres = Self { process: None, bin, port, folder, databases: AtomicU32::new(0) };
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let databases = AtomicU32::new(0);
+        let mut postgres = Self { process: None, bin, port, folder, databases, settings };
         postgres.run()?;
         Ok(postgres)
     }
@@ -58,8 +69,9 @@ impl Postgres {
         {
             command.push(arg.to_owned());
         }
-        for setting in ["fsync=off", "max_connections=300", "log_min_messages=warning"] {
-            command.extend(["-c".to_owned(), setting.to_owned()]);
+        let own = ["fsync=off", "max_connections=300", "log_min_messages=warning"];
+        for setting in own.map(str::to_owned).iter().chain(&self.settings) {
+            command.extend(["-c".to_owned(), setting.clone()]);
         }
         let log = self.folder.path().join("log");
         self.process = Some(Process::start(&command, &[], &log, "INT")?);
