@@ -5,6 +5,7 @@
 
 mod context;
 pub mod kubernetes;
+pub mod nodes;
 pub mod registry;
 pub mod wait;
 
@@ -19,6 +20,7 @@ use crate::task::{ClusterName, Effect, ItemName};
 
 pub use context::{Context, Report};
 pub use kubernetes::KubeClusters;
+pub use nodes::{Freshness, NodeChange, NodeChanges, NodeDetail, NodePods, NodeView, Nodes};
 pub use registry::Registry;
 
 /// How an item ended well.
@@ -101,52 +103,6 @@ pub trait Actions: Send + Sync + 'static {
     async fn prepare(&self, task: &Task) -> Result<Arc<dyn Action>, ActionError>;
 }
 
-/// A node, as lists and pickers show it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
-pub struct NodeView {
-    /// Name of the node.
-    pub name: String,
-    /// Whether its `Ready` condition is true.
-    pub ready: bool,
-    /// Whether it is cordoned.
-    pub unschedulable: bool,
-    /// Roles from its `node-role.kubernetes.io/` labels.
-    pub roles: Vec<String>,
-    /// Why it is cordoned, as whoever did it wrote it down; other tools where `actions.foreign_reasons` says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cordon_reason: Option<String>,
-    /// Who cordoned it: the user behind a task, otherwise the program, as far as that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cordoned_by: Option<String>,
-    /// Since when, as they wrote it down.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cordoned_at: Option<String>,
-    /// The task that cordoned it; only of cordons made by Milepost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cordon_task: Option<String>,
-    /// Labels.
-    pub labels: std::collections::BTreeMap<String, String>,
-    /// Taints as `key=value:effect`.
-    pub taints: Vec<String>,
-    /// Kubelet version.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub version: String,
-}
-
-impl NodeView {
-    /// The zone it is in, if its labels say so.
-    #[must_use]
-    pub fn zone(&self) -> Option<&str> {
-        self.labels.get("topology.kubernetes.io/zone").map(String::as_str)
-    }
-
-    /// Whether it is a node of the control plane.
-    #[must_use]
-    pub fn is_control_plane(&self) -> bool {
-        self.roles.iter().any(|role| role == "control-plane" || role == "master")
-    }
-}
-
 /// Why a cluster could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -164,12 +120,35 @@ pub enum ClusterError {
     },
 }
 
-/// What gateways ask about clusters.
+/// What is asked about clusters by whoever decides something.
 #[async_trait]
 pub trait Clusters: Send + Sync + 'static {
     /// Names of the configured clusters, sorted.
     fn names(&self) -> Vec<ClusterName>;
 
-    /// The nodes of a cluster, by name. Bounded in time; cancel-safe.
-    async fn nodes(&self, cluster: &ClusterName) -> Result<Vec<NodeView>, ClusterError>;
+    /// The nodes of a cluster as they are known here, and how current that is. Costs the cluster nothing: one watch per
+    /// process keeps them. The first call waits for the first list, at most as long as a list may take, and is refused when
+    /// there is none. Bounded in time; cancel-safe.
+    async fn nodes(&self, cluster: &ClusterName) -> Result<Nodes, ClusterError>;
+
+    /// The nodes of a cluster as they are now, to decide by: what is cordoned is read from the cluster, so that whatever
+    /// anybody cordoned or uncordoned before the call is in it, and what is known otherwise is not stale. Bounded in time;
+    /// cancel-safe.
+    async fn nodes_now(&self, cluster: &ClusterName) -> Result<Nodes, ClusterError>;
+}
+
+/// What gateways ask about nodes beside that, for people who look at them.
+#[async_trait]
+pub trait NodeViews: Clusters {
+    /// How current the nodes are that [`Clusters::nodes`] would give; `None` while there are none.
+    fn freshness(&self, cluster: &ClusterName) -> Option<Freshness>;
+
+    /// One node with its particulars; `None` when the cluster has none of that name. As current as [`Clusters::nodes`].
+    async fn node(&self, cluster: &ClusterName, name: &str) -> Result<Option<NodeDetail>, ClusterError>;
+
+    /// The pods on a node, read from the cluster now: a page of them, and how many there are. Bounded in time; cancel-safe.
+    async fn pods_on(&self, cluster: &ClusterName, node: &str) -> Result<NodePods, ClusterError>;
+
+    /// The nodes as they are known, and every change from there on, without a gap between the two.
+    async fn follow(&self, cluster: &ClusterName) -> Result<(Nodes, NodeChanges), ClusterError>;
 }

@@ -6,7 +6,10 @@ use async_trait::async_trait;
 
 use super::kubernetes::{ClustersError, KubeClusters};
 use super::wait::Wait;
-use super::{Action, ActionError, Actions, ClusterError, Clusters, NodeView};
+use super::{
+    Action, ActionError, Actions, ClusterError, Clusters, Freshness, NodeChanges, NodeDetail, NodePods,
+    NodeViews, Nodes,
+};
 use crate::clock::Clock;
 use crate::config::ClusterConfig;
 use crate::store::Task;
@@ -82,10 +85,45 @@ impl Clusters for Registry {
         names
     }
 
-    async fn nodes(&self, cluster: &ClusterName) -> Result<Vec<NodeView>, ClusterError> {
+    async fn nodes(&self, cluster: &ClusterName) -> Result<Nodes, ClusterError> {
         if self.is_local(cluster) {
-            return Ok(Vec::new());
+            return Ok(Nodes::default());
         }
         self.clusters.nodes(cluster).await
+    }
+
+    async fn nodes_now(&self, cluster: &ClusterName) -> Result<Nodes, ClusterError> {
+        if self.is_local(cluster) {
+            return Ok(Nodes::default());
+        }
+        self.clusters.nodes_now(cluster).await
+    }
+}
+
+#[async_trait]
+impl NodeViews for Registry {
+    fn freshness(&self, cluster: &ClusterName) -> Option<Freshness> {
+        if self.is_local(cluster) { Some(Freshness::default()) } else { self.clusters.freshness(cluster) }
+    }
+
+    async fn node(&self, cluster: &ClusterName, name: &str) -> Result<Option<NodeDetail>, ClusterError> {
+        if self.is_local(cluster) {
+            return Ok(None);
+        }
+        self.clusters.node(cluster, name).await
+    }
+
+    async fn pods_on(&self, cluster: &ClusterName, node: &str) -> Result<NodePods, ClusterError> {
+        if self.is_local(cluster) {
+            return Ok(NodePods::default());
+        }
+        self.clusters.pods_on(cluster, node).await
+    }
+
+    async fn follow(&self, cluster: &ClusterName) -> Result<(Nodes, NodeChanges), ClusterError> {
+        if self.is_local(cluster) {
+            return Ok((Nodes::default(), NodeChanges::never()));
+        }
+        self.clusters.follow(cluster).await
     }
 }

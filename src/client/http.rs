@@ -17,11 +17,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::history::ClientHistory;
-use super::types::{ClusterList, ItemInfo, ItemPage, NodeList, Problem, TaskInfo, TaskPage, Ticket};
+use super::types::{
+    ClusterList, ItemInfo, ItemPage, NodeInfo, NodeListing, NodePage, Problem, TaskInfo, TaskPage, Ticket,
+};
 use crate::BoxError;
-use crate::action::NodeView;
+use crate::action::nodes::FilterDraft;
 use crate::store::Control;
-use crate::task::{ClusterName, Draft, ItemState, RetryDraft, Status, TaskId};
+use crate::task::{ClusterName, Draft, ItemName, ItemState, RetryDraft, Status, TaskId};
 
 /// How long one try of a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -33,8 +35,10 @@ const RETRIES: usize = 3;
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 /// The largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Tasks and items asked for at once.
+/// Tasks, items and nodes asked for at once.
 const PAGE: u32 = 500;
+/// Most nodes that are taken, whatever the server says.
+const NODES_MAX: usize = 100_000;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -286,13 +290,34 @@ impl Api {
         Ok(list.clusters)
     }
 
-    /// The nodes of a cluster.
+    /// The nodes of a cluster that are asked for, as many pages as there are.
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub async fn nodes(&self, cluster: &ClusterName) -> Result<Vec<NodeView>, ApiError> {
-        let list: NodeList = self.send_retrying(&Call::get(format!("/clusters/{cluster}/nodes"))).await?;
-        Ok(list.nodes)
+    pub async fn nodes(&self, cluster: &ClusterName, asked: &FilterDraft) -> Result<NodeListing, ApiError> {
+        let mut listing = NodeListing::default();
+        let mut after = None;
+        loop {
+            let mut query = node_query(asked);
+            query.push(("limit", PAGE.to_string()));
+            query.extend(after.map(|after| ("after", after)));
+            let call = Call::get(format!("/clusters/{cluster}/nodes")).with_query(query);
+            let page: NodePage = self.send_retrying(&call).await?;
+            listing.nodes.extend(page.nodes);
+            (listing.summary, listing.freshness) = (page.summary, page.freshness);
+            after = page.next;
+            if after.is_none() || listing.nodes.len() >= NODES_MAX {
+                return Ok(listing);
+            }
+        }
+    }
+
+    /// One node with its particulars.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; status 404 when there is none of that name.
+    pub async fn node(&self, cluster: &ClusterName, name: &ItemName) -> Result<NodeInfo, ApiError> {
+        self.send_retrying(&Call::get(format!("/clusters/{cluster}/nodes/{name}"))).await
     }
 
     /// A ticket for one live connection of a browser.
@@ -396,6 +421,20 @@ impl Call {
     fn with_key(self, key: &str) -> Self {
         Self { key: Some(key.to_owned()), ..self }
     }
+}
+
+/// What is asked for, as the parameters of an address.
+pub(super) fn node_query(asked: &FilterDraft) -> Vec<(&'static str, String)> {
+    let FilterDraft { status, role, selector, taint, reason, name } = asked.clone();
+    let parts = [
+        ("status", status),
+        ("role", role),
+        ("selector", selector),
+        ("taint", taint),
+        ("reason", reason),
+        ("name", name),
+    ];
+    parts.into_iter().filter_map(|(part, text)| Some((part, text?))).collect()
 }
 
 fn page_size(left: usize) -> String {

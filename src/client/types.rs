@@ -6,7 +6,8 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::action::NodeView;
+use crate::action::nodes::{NodeMore, Summary};
+use crate::action::{Freshness, NodePods, NodeView};
 use crate::task::spec::Fault;
 use crate::task::{Counts, Effect, FailureBudget, ItemState, Status, StrategyDraft, TaskId, TaskView};
 
@@ -151,9 +152,46 @@ pub struct ClusterList {
     pub clusters: Vec<String>,
 }
 
-/// The nodes of a cluster.
+/// A page of the nodes of a cluster.
 #[derive(Debug, Clone, Deserialize)]
-pub struct NodeList {
+pub struct NodePage {
     /// The nodes, by name.
     pub nodes: Vec<NodeView>,
+    /// What to ask for next: nodes after this name. `None` on the last page.
+    #[serde(default)]
+    pub next: Option<String>,
+    /// How many nodes there are of each kind, whatever was asked for.
+    #[serde(default)]
+    pub summary: Summary,
+    /// How current they are.
+    #[serde(default)]
+    pub freshness: Freshness,
+}
+
+/// Nodes that were asked for, of all pages.
+#[derive(Debug, Clone, Default)]
+pub struct NodeListing {
+    /// By name.
+    pub nodes: Vec<NodeView>,
+    /// How many nodes there are of each kind, whatever was asked for.
+    pub summary: Summary,
+    /// How current they are.
+    pub freshness: Freshness,
+}
+
+/// A node with its particulars.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// What lists show.
+    #[serde(flatten)]
+    pub node: NodeView,
+    /// The rest.
+    #[serde(flatten)]
+    pub more: NodeMore,
+    /// The pods on it; `None` when they could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<NodePods>,
+    /// How current it is.
+    #[serde(default)]
+    pub freshness: Freshness,
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Away, Faulty, WORDS, pass};
-use crate::action::{ClusterError, Clusters, NodeView};
+use crate::action::{ClusterError, Clusters, Freshness, NodeChanges, NodeDetail, NodePods, NodeViews, Nodes};
 use crate::task::ClusterName;
 
 /// A cluster that is away is away whichever it is.
@@ -24,7 +24,30 @@ impl<S: Clusters + ?Sized> Clusters for Faulty<S> {
         self.inner.names()
     }
 
-    async fn nodes(&self, cluster: &ClusterName) -> Result<Vec<NodeView>, ClusterError> {
+    async fn nodes(&self, cluster: &ClusterName) -> Result<Nodes, ClusterError> {
         pass!(self.plan, "clusters.nodes", self.inner.nodes(cluster))
+    }
+
+    async fn nodes_now(&self, cluster: &ClusterName) -> Result<Nodes, ClusterError> {
+        pass!(self.plan, "clusters.nodes_now", self.inner.nodes_now(cluster))
+    }
+}
+
+#[async_trait]
+impl<S: NodeViews + ?Sized> NodeViews for Faulty<S> {
+    fn freshness(&self, cluster: &ClusterName) -> Option<Freshness> {
+        self.inner.freshness(cluster)
+    }
+
+    async fn node(&self, cluster: &ClusterName, name: &str) -> Result<Option<NodeDetail>, ClusterError> {
+        pass!(self.plan, "clusters.node", self.inner.node(cluster, name))
+    }
+
+    async fn pods_on(&self, cluster: &ClusterName, node: &str) -> Result<NodePods, ClusterError> {
+        pass!(self.plan, "clusters.pods_on", self.inner.pods_on(cluster, node))
+    }
+
+    async fn follow(&self, cluster: &ClusterName) -> Result<(Nodes, NodeChanges), ClusterError> {
+        pass!(self.plan, "clusters.follow", self.inner.follow(cluster))
     }
 }

@@ -39,9 +39,10 @@ use self::auth::{AuthError, Role, Verifier, dev};
 use self::error::ApiError;
 use self::hub::Hub;
 use self::limits::Limits;
+use self::live::nodes::Streams;
 use self::live::outbox::Bounds;
 use self::live::snapshot::Snapshots;
-use crate::action::Clusters;
+use crate::action::NodeViews;
 use crate::bus::{Feed, Publisher};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, LimitsConfig, LiveConfig, ServerConfig};
@@ -76,7 +77,7 @@ pub struct Parts {
     /// Keeps tickets of browsers.
     pub tickets: Arc<dyn Tickets>,
     /// Knows clusters and their nodes.
-    pub clusters: Arc<dyn Clusters>,
+    pub clusters: Arc<dyn NodeViews>,
     /// Tells the time of day.
     pub clock: Arc<dyn Clock>,
     /// Counts.
@@ -104,6 +105,7 @@ pub struct Shared {
     hub: Arc<Hub>,
     limits: Limits,
     snapshots: Snapshots,
+    streams: Streams,
     /// Every connection and session; empty when all have ended.
     tracker: TaskTracker,
     stopping: CancellationToken,
@@ -189,9 +191,19 @@ impl Shared {
         let hub =
             Hub::new(Arc::clone(&parts.feed), parts.metrics.clone(), bounds, parts.limits.sockets_per_user);
         let limits = Limits::new(&parts.limits);
+        let streams = Streams::new(parts.limits.sockets_per_user);
         let (feed, store) = (Arc::clone(&parts.feed), Arc::clone(&parts.store));
         let snapshots = Snapshots::new(feed, store, parts.live.snapshot_recent);
-        Self { parts, verifier, hub: Arc::new(hub), limits, snapshots, tracker: TaskTracker::new(), stopping }
+        Self {
+            parts,
+            verifier,
+            hub: Arc::new(hub),
+            limits,
+            snapshots,
+            streams,
+            tracker: TaskTracker::new(),
+            stopping,
+        }
     }
 }
 
@@ -220,7 +232,7 @@ async fn run(shared: Arc<Shared>, listener: TcpListener, life: Lifecycle) {
 
 /// Every route. Live connections are outside the request time-out.
 fn router(shared: Arc<Shared>) -> Router {
-    use routes::{clusters, control, live, nodes, openapi, tasks};
+    use routes::{clusters, control, live, node_list, nodes, openapi, tasks};
     let submits = Router::new()
         .route("/tasks", post(tasks::create))
         .route("/nodes/batch/cordon", post(nodes::cordon))
@@ -245,12 +257,16 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/tasks/{id}/concurrency", post(control::concurrency))
         .route("/tasks/{id}/retry", post(control::retry))
         .route("/clusters", get(clusters::list))
-        .route("/clusters/{cluster}/nodes", get(clusters::nodes))
+        .route("/clusters/{cluster}/nodes", get(node_list::list))
+        .route("/clusters/{cluster}/nodes/{node}", get(node_list::get))
         .route("/live/tickets", post(live::ticket))
         .route("/openapi.json", get(openapi::document))
         .layer(DefaultBodyLimit::max(shared.parts.limits.body_bytes_max));
     let bounded = submits.merge(others).layer(from_fn_with_state(Arc::clone(&shared), in_time));
-    let endless = Router::new().route("/live/ws", get(live::ws)).route("/live/sse", get(live::events));
+    let endless = Router::new()
+        .route("/live/ws", get(live::ws))
+        .route("/live/sse", get(live::events))
+        .route("/live/nodes/{cluster}", get(node_list::follow));
     let app = Router::new()
         .nest("/api/v1", bounded.merge(endless))
         .merge(routes::dashboard::router())

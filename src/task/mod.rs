@@ -23,7 +23,7 @@ pub use ids::{Attempt, ClusterName, IdError, ItemName, ReplicaId, Seq, TaskId, U
 pub use item::{Effect, Item, ItemOutcome, ItemResult, ItemState};
 pub use position::{EntryId, Epoch, Position};
 pub use snapshot::{Folded, Snapshot, TaskView};
-pub use spec::{ActionSpec, Draft, Fault, Priority, Retry, RetryDraft, SpecError, TaskSpec};
+pub use spec::{ActionSpec, Draft, Fault, Priority, Retry, RetryDraft, Selector, SpecError, TaskSpec};
 pub use state::{Change, Status, TaskState, TransitionError};
 pub use step::{Obstacle, PodCounts, Step};
 pub use strategy::{Strategy, StrategyDraft, WaveMark};

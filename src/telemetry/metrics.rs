@@ -19,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::ages::Ages;
 use crate::task::{ItemState, Status};
 
 /// Buckets of latencies, in seconds.
@@ -128,7 +129,7 @@ pub struct Metrics {
     pub terminal_delivered: Counter,
     /// Statements sent to Postgres, by `op`.
     pub db_queries: Family<Op, Counter>,
-    /// Sockets now, by `kind` (`ws`, `sse`).
+    /// Sockets now, by `kind` (`ws`, `sse`, `nodes`).
     pub sockets: Family<Kind, Gauge>,
     /// Tasks that ended, by `status`.
     pub tasks_finished: Family<Outcome, Counter>,
@@ -175,6 +176,12 @@ pub struct Metrics {
     pub cluster_calls: Family<ClusterCall, Counter>,
     /// 0 while calls to a cluster fail at once because it does not answer, by `cluster`.
     pub cluster_up: Family<InCluster, Gauge>,
+    /// 1 while the nodes of a cluster are known and watched, by `cluster`.
+    pub node_watch_synced: Family<InCluster, Gauge>,
+    /// Times the nodes of a cluster were listed anew because their watch could not go on, by `cluster`.
+    pub node_watch_restarts: Family<InCluster, Counter>,
+    /// How long a cluster has told nothing about its nodes, by `cluster`.
+    pub node_watch_silence: Ages,
 }
 
 impl Metrics {
@@ -226,6 +233,21 @@ impl Metrics {
             tasks_stalled: gauge(r, "tasks_stalled", "Tasks held in which no item finished for long"),
             cluster_calls: family(r, "cluster_calls", "Calls to Kubernetes"),
             cluster_up: family(r, "cluster_up", "0 while a cluster does not answer and is not asked"),
+            node_watch_synced: family(
+                r,
+                "node_watch_synced",
+                "1 while the nodes of a cluster are known and watched",
+            ),
+            node_watch_restarts: family(
+                r,
+                "node_watch_restarts",
+                "Times the nodes of a cluster were listed anew because their watch could not go on",
+            ),
+            node_watch_silence: ages(
+                r,
+                "node_watch_silent_seconds",
+                "How long a cluster has told nothing about its nodes",
+            ),
             registry: Arc::new(Registry::default()),
         };
         metrics.create_labels();
@@ -248,6 +270,30 @@ impl Metrics {
     /// Notes whether a cluster is asked.
     pub fn cluster_reachable(&self, cluster: &str, reachable: bool) {
         self.cluster_up.get_or_create(&InCluster { cluster: cluster.to_owned() }).set(i64::from(reachable));
+    }
+
+    /// Notes whether the nodes of a cluster are known and watched.
+    pub fn nodes_watched(&self, cluster: &str, synced: bool) {
+        self.node_watch_synced
+            .get_or_create(&InCluster { cluster: cluster.to_owned() })
+            .set(i64::from(synced));
+    }
+
+    /// Notes how many times more the nodes of a cluster had to be listed.
+    pub fn count_relists(&self, cluster: &str, n: u64) {
+        self.node_watch_restarts.get_or_create(&InCluster { cluster: cluster.to_owned() }).inc_by(n);
+    }
+
+    /// Forgets a cluster that is configured no more.
+    pub fn forget_cluster(&self, cluster: &str) {
+        for outcome in ["answered", "overloaded", "unanswered"] {
+            self.cluster_calls.remove(&ClusterCall { cluster: cluster.to_owned(), outcome });
+        }
+        let label = InCluster { cluster: cluster.to_owned() };
+        self.cluster_up.remove(&label);
+        self.node_watch_synced.remove(&label);
+        self.node_watch_restarts.remove(&label);
+        self.node_watch_silence.forget(cluster);
     }
 
     /// Notes how long an event took from item done to socket write. A clock that runs ahead counts as 0.
@@ -288,7 +334,7 @@ impl Metrics {
         for write in Fenced::ALL {
             let _ = self.fenced(write);
         }
-        for kind in ["ws", "sse"] {
+        for kind in ["ws", "sse", "nodes"] {
             let _ = self.sockets.get_or_create(&Kind { kind });
         }
         for status in Status::ALL.into_iter().filter(|s| s.is_terminal()) {
@@ -330,6 +376,12 @@ fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
     gauge
 }
 
+fn ages(registry: &mut Registry, name: &'static str, help: &'static str) -> Ages {
+    let ages = Ages::new(name, help);
+    registry.register_collector(Box::new(ages.clone()));
+    ages
+}
+
 fn latency(registry: &mut Registry, name: &str, help: &str) -> Histogram {
     let histogram = Histogram::new(LATENCY);
     registry.register(name, help, histogram.clone());
@@ -367,6 +419,26 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_cluster_that_is_forgotten_leaves_no_series() {
+        let metrics = Metrics::new();
+        for cluster in ["a", "b"] {
+            metrics.count_call(cluster, "answered");
+            metrics.cluster_reachable(cluster, true);
+            metrics.nodes_watched(cluster, true);
+            metrics.count_relists(cluster, 1);
+            metrics.node_watch_silence.now(cluster);
+        }
+        assert!(metrics.text().contains("milepost_node_watch_silent_seconds{cluster=\"a\"} 0."));
+        metrics.forget_cluster("a");
+        let text = metrics.text();
+        assert_eq!(
+            (text.matches("cluster=\"a\"").count(), text.matches("cluster=\"b\"").count()),
+            (0, 5),
+            "{text}"
+        );
     }
 
     #[test]

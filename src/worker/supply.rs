@@ -281,12 +281,13 @@ impl Supply {
     async fn look_for_room(&self) -> Option<()> {
         let Some(most) = self.most else { return Some(()) };
         lock(&self.state).room.look();
-        let look = timeout(LOOK_DEADLINE, self.worker.parts.clusters.nodes(&self.cluster)).await;
+        let look = timeout(LOOK_DEADLINE, self.worker.parts.clusters.nodes_now(&self.cluster)).await;
         let mut seen = Err("the nodes of the cluster cannot be read".to_owned());
         if let Ok(Ok(nodes)) = look {
-            let states = nodes
-                .into_iter()
-                .map(|node| NodeState { name: node.name, unavailable: !node.ready || node.unschedulable });
+            let states = nodes.nodes.iter().map(|node| NodeState {
+                name: node.name.clone(),
+                unavailable: !node.ready || node.unschedulable,
+            });
             let mut state = lock(&self.state);
             state.room.saw(most, &states.collect::<Vec<_>>());
             seen = Ok(state.room.sentence());

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use milepost::action::{ClusterError, Clusters, NodeView};
+use milepost::action::{
+    ClusterError, Clusters, Freshness, NodeChanges, NodeDetail, NodePods, NodeView, NodeViews, Nodes,
+};
 use milepost::bus::Publisher;
 use milepost::bus::memory::MemoryBus;
 use milepost::clock::SystemClock;
@@ -39,23 +41,36 @@ impl Clusters for OneCluster {
         vec![ClusterName::new("prod").unwrap()]
     }
 
-    async fn nodes(&self, cluster: &ClusterName) -> Result<Vec<NodeView>, ClusterError> {
+    async fn nodes(&self, cluster: &ClusterName) -> Result<Nodes, ClusterError> {
         if cluster.as_str() != "prod" {
             return Err(ClusterError::Unknown(cluster.clone()));
         }
-        Ok(vec![NodeView {
-            name: "node-1".into(),
-            ready: true,
-            unschedulable: false,
-            roles: Vec::new(),
-            cordon_reason: None,
-            cordoned_by: None,
-            cordoned_at: None,
-            cordon_task: None,
-            labels: std::collections::BTreeMap::new(),
-            taints: Vec::new(),
-            version: String::new(),
-        }])
+        Ok(Nodes::fresh([NodeView { name: "node-1".into(), ready: true, ..NodeView::default() }]))
+    }
+
+    async fn nodes_now(&self, cluster: &ClusterName) -> Result<Nodes, ClusterError> {
+        self.nodes(cluster).await
+    }
+}
+
+#[async_trait]
+impl NodeViews for OneCluster {
+    fn freshness(&self, _: &ClusterName) -> Option<Freshness> {
+        Some(Freshness::default())
+    }
+
+    async fn node(&self, cluster: &ClusterName, name: &str) -> Result<Option<NodeDetail>, ClusterError> {
+        let nodes = self.nodes(cluster).await?;
+        let node = nodes.nodes.into_iter().find(|node| node.name == name);
+        Ok(node.map(|node| NodeDetail { node, more: Arc::default(), freshness: nodes.freshness }))
+    }
+
+    async fn pods_on(&self, _: &ClusterName, _: &str) -> Result<NodePods, ClusterError> {
+        Ok(NodePods::default())
+    }
+
+    async fn follow(&self, cluster: &ClusterName) -> Result<(Nodes, NodeChanges), ClusterError> {
+        Ok((self.nodes(cluster).await?, NodeChanges::never()))
     }
 }
 

@@ -11,6 +11,7 @@ mod drain_oracle;
 mod faults;
 mod kubectl;
 mod life;
+mod nodes;
 mod oracle;
 mod outage;
 mod pods;
@@ -19,7 +20,9 @@ mod simulator_command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use milepost::action::{Action, ActionError, Actions, Context, Done, KubeClusters, Registry, Target};
+use milepost::action::{
+    Action, ActionError, Actions, Clusters, Context, Done, KubeClusters, NodeView, Registry, Target,
+};
 use milepost::clock::{Clock, SystemClock};
 use milepost::config::{ActionsConfig, ClusterConfig};
 use milepost::simulator::{Simulator, SimulatorConfig};
@@ -28,6 +31,8 @@ use milepost::task::spec::{Draft, TaskSpec};
 use milepost::task::{ClusterName, Effect, ItemName, TaskId, UserId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::support::eventually;
 
 const CHANGED: Result<Done, ActionError> = Ok(Done::Succeeded(Effect::Changed));
 const ALREADY: Result<Done, ActionError> = Ok(Done::Succeeded(Effect::Already));
@@ -65,6 +70,15 @@ impl Hub {
         set(&mut actions);
         let clusters = KubeClusters::new(&[cluster], &actions).unwrap();
         Self { registry: Registry::new(clusters, actions.wait, Arc::new(SystemClock)), home }
+    }
+
+    /// A node as its reflector knows it, once it is as awaited.
+    async fn seen(&self, name: &str, holds: impl Fn(&NodeView) -> bool) -> Arc<NodeView> {
+        let look = async || {
+            let nodes = self.registry.nodes(&cluster("sim")).await.unwrap().nodes;
+            nodes.into_iter().find(|node| node.name == name && holds(node))
+        };
+        eventually("the node is seen as awaited", look).await
     }
 
     async fn prepare(&self, action: &str, parameters: Value) -> Result<Arc<dyn Action>, ActionError> {

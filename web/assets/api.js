@@ -2,6 +2,8 @@
 
 const BASE = "/api/v1";
 const DEADLINE_MS = 20_000;
+/** Nodes asked for at once. */
+const NODES_PAGE = 1_000;
 
 /** What went wrong, as problem details (RFC 9457) say it, or as the network does. `status` is 0 without an answer. */
 export class Problem extends Error {
@@ -68,8 +70,20 @@ export class Api {
     return this.#send("GET", "/clusters");
   }
 
-  nodes(cluster) {
-    return this.#send("GET", `/clusters/${encodeURIComponent(cluster)}/nodes`);
+  /** All nodes of a cluster, page by page, and how current they are. */
+  async nodes(cluster) {
+    const nodes = [];
+    let page = { next: null };
+    do {
+      const asked = query({ limit: NODES_PAGE, after: page.next });
+      page = await this.#send("GET", `/clusters/${encodeURIComponent(cluster)}/nodes${asked}`);
+      nodes.push(...page.nodes);
+    } while (page.next);
+    return { nodes, freshness: page.freshness };
+  }
+
+  node(cluster, name) {
+    return this.#send("GET", `/clusters/${encodeURIComponent(cluster)}/nodes/${encodeURIComponent(name)}`);
   }
 
   /** Asks for `cancel`, `pause` or `resume` of a task. */

@@ -91,6 +91,14 @@ impl Annotations {
         there.keys().filter(|key| self.is_of_others(key)).map(|key| (key.clone(), Value::Null)).collect()
     }
 
+    /// Those that people are told of: ours, and the reasons that others left.
+    pub(super) fn told(&self, there: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
+        let ours = [&self.reason, &self.actor, &self.task, &self.time, &self.previous];
+        let told =
+            there.into_iter().flatten().filter(|(key, _)| ours.contains(key) || self.is_of_others(key));
+        told.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
     /// The task that these annotations claim a cordon for.
     pub(super) fn read(&self, there: &BTreeMap<String, String>) -> Option<Holder> {
         let text = |key: &String| there.get(key).cloned();

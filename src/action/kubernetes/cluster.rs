@@ -3,18 +3,21 @@
 //! Every call passes the cluster's breaker, waits a little for its turn and for room, and has a deadline; what comes of it
 //! is told to the pace and to the breaker. None is retried here.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{BoxStream, StreamExt};
 use hyper::header::{HeaderValue, USER_AGENT};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{
     ApiResource, DynamicObject, GetParams, ListParams, ObjectList, Patch, PatchParams, WatchEvent,
+    WatchParams,
 };
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::Request;
+use kube::core::{PartialObjectMeta, Request};
 use kube::{Client, Config, Resource};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -23,6 +26,7 @@ use tokio::time::{Instant, timeout};
 
 use super::breaker::{Breaker, Pass, Turned};
 use super::errors::{CallError, Meaning, root_cause};
+use super::meter::Meter;
 use super::pace::Pace;
 use super::{agent, busy};
 use crate::BoxError;
@@ -38,7 +42,12 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Nodes of one page of a list.
 const PAGE_LEN: u32 = 500;
 /// Most nodes that are listed; Kubernetes itself supports 5,000.
-const NODES_MAX: usize = 20_000;
+pub(super) const NODES_MAX: usize = 100_000;
+/// How long a watch of the nodes lasts before the server ends it, in seconds. One that falls silent is noticed soon after.
+const WATCH_SECS: u32 = 30;
+
+/// A watch of the nodes.
+pub(super) type NodeEvents = BoxStream<'static, kube::Result<WatchEvent<DynamicObject>>>;
 
 /// Where the way to a cluster is written.
 #[derive(Debug, Clone)]
@@ -82,28 +91,30 @@ pub(super) struct Cluster {
     pub(super) name: ClusterName,
     source: Source,
     made: Mutex<Option<Made>>,
+    /// How many clients were made.
+    clients: AtomicU64,
     reads: Pace,
     writes: Pace,
     room: Semaphore,
     breaker: Breaker,
     call_timeout: Duration,
-    metrics: Metrics,
+    pub(super) meter: Meter,
 }
 
 impl Cluster {
     /// A cluster that nobody has talked to yet.
     pub(super) fn new(name: ClusterName, source: Source, limits: &Limits, metrics: Metrics) -> Self {
-        metrics.cluster_reachable(name.as_str(), true);
         Self {
+            meter: Meter::new(name.clone(), metrics),
             name,
             source,
             made: Mutex::new(None),
+            clients: AtomicU64::new(0),
             reads: Pace::new(limits.per_second),
             writes: Pace::new(limits.per_second),
             room: Semaphore::new(limits.at_once.max(1)),
             breaker: Breaker::default(),
             call_timeout: limits.call_timeout,
-            metrics,
         }
     }
 
@@ -122,6 +133,7 @@ impl Cluster {
         }
         match (connect(&self.source, self.call_timeout).await, made.as_mut()) {
             (Ok(client), _) => {
+                self.clients.fetch_add(1, Ordering::Relaxed);
                 *made = Some(Made { client: client.clone(), stamp, looked: now });
                 Ok(client)
             }
@@ -152,22 +164,66 @@ impl Cluster {
         self.call::<IgnoredAny>(request.map_err(kube::Error::BuildRequest)?, sender).await.map(drop)
     }
 
-    /// Every node, page by page.
-    pub(super) async fn list(&self) -> Result<Vec<DynamicObject>, CallError> {
-        let (mut all, mut next) = (Vec::new(), None::<String>);
-        while all.len() < NODES_MAX {
-            let mut page = ListParams::default().limit(PAGE_LEN);
-            page.continue_token = next.take();
-            let request = nodes().list(&page).map_err(kube::Error::BuildRequest)?;
-            let list: ObjectList<DynamicObject> = self.call(request, &agent::of_nobody()).await?;
-            all.extend(list.items);
-            next = list.metadata.continue_.filter(|token| !token.is_empty());
-            if next.is_none() {
-                break;
+    /// Which client [`Self::connect`] gives: another number is another kubeconfig, and maybe another API server.
+    pub(super) async fn client_number(&self) -> Result<u64, CallError> {
+        self.connect().await.map_err(kube::Error::Service)?;
+        Ok(self.clients.load(Ordering::Relaxed))
+    }
+
+    /// Hands every node to `each`, page by page, and gives back the version from which a watch goes on.
+    pub(super) async fn list(&self, mut each: impl FnMut(DynamicObject)) -> Result<String, CallError> {
+        let page = |asked: &ListParams| nodes().list(asked);
+        self.pages(ListParams::default(), page, |node: DynamicObject| each(node)).await
+    }
+
+    /// Names of the nodes that are cordoned now.
+    pub(super) async fn cordoned(&self) -> Result<BTreeSet<String>, CallError> {
+        let mut names = BTreeSet::new();
+        let asked = ListParams::default().fields("spec.unschedulable=true");
+        let page = |asked: &ListParams| nodes().list_metadata(asked);
+        let each = |node: PartialObjectMeta<Node>| names.extend(node.metadata.name);
+        self.pages(asked, page, each).await?;
+        Ok(names)
+    }
+
+    async fn pages<T: Clone + DeserializeOwned>(
+        &self,
+        asked: ListParams,
+        request: impl Fn(&ListParams) -> Result<hyper::Request<Vec<u8>>, kube::core::request::Error>,
+        mut each: impl FnMut(T),
+    ) -> Result<String, CallError> {
+        let (mut asked, mut count) = (asked.limit(PAGE_LEN), 0);
+        loop {
+            let request = request(&asked).map_err(kube::Error::BuildRequest)?;
+            let list: ObjectList<T> = self.call(request, &agent::of_nobody()).await?;
+            count += list.items.len();
+            list.items.into_iter().for_each(&mut each);
+            asked.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
+            if asked.continue_token.is_none() {
+                return Ok(list.metadata.resource_version.unwrap_or_default());
+            }
+            if count >= NODES_MAX {
+                let many = format!("it has more than {NODES_MAX} nodes, which is too many to keep");
+                return Err(kube::Error::Service(many.into()).into());
             }
         }
-        all.truncate(NODES_MAX);
-        Ok(all)
+    }
+
+    /// The pods on a node, the first page of them, and whether there are more.
+    pub(super) async fn pods_on(&self, node: &str) -> Result<(Vec<Pod>, bool), CallError> {
+        let asked = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(PAGE_LEN);
+        let request =
+            Request::new(Pod::url_path(&(), None)).list(&asked).map_err(kube::Error::BuildRequest)?;
+        let list: ObjectList<Pod> = self.call(request, &agent::of_nobody()).await?;
+        let more = list.metadata.continue_.is_some_and(|token| !token.is_empty());
+        Ok((list.items, more))
+    }
+
+    /// Watches all nodes from a version on.
+    pub(super) async fn watch_nodes(&self, version: &str) -> Result<NodeEvents, CallError> {
+        let asked = WatchParams::default().timeout(WATCH_SECS);
+        let request = nodes().watch(&asked, version).map_err(kube::Error::BuildRequest)?;
+        self.watch(request, &agent::of_nobody()).await
     }
 
     /// Makes a call when its turn has come.
@@ -232,7 +288,7 @@ impl Cluster {
     /// Tells the pace and the breaker what came of a call.
     fn learn(&self, pace: &Pace, pass: Pass<'_>, error: Option<&CallError>) {
         let meaning = error.map_or(Meaning::Answered, CallError::meaning);
-        self.metrics.count_call(self.name.as_str(), meaning.label());
+        self.meter.call(meaning.label());
         let turned = match meaning {
             Meaning::Unanswered => pass.failed(),
             Meaning::Answered | Meaning::Overloaded => pass.answered(),
@@ -250,7 +306,7 @@ impl Cluster {
     }
 
     fn turned(&self, turned: Turned) {
-        self.metrics.cluster_reachable(self.name.as_str(), turned == Turned::Closed);
+        self.meter.reachable(turned == Turned::Closed);
         match turned {
             Turned::Opened => {
                 tracing::warn!(cluster = %self.name, "the cluster does not answer; calls to it fail at once until it does");

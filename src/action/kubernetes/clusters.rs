@@ -4,18 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::agent;
 use super::annotations::Annotations;
 use super::cluster::{Cluster, Limits, Source};
 use super::drain::Drain;
 use super::driver::{Change, NodeAction};
 use super::errors::root_cause;
-use super::node::view;
 use super::protected::Protected;
-use crate::BoxError;
-use crate::action::{Action, ActionError, ClusterError, NodeView};
+use super::reflector::Reflector;
+use crate::action::{Action, ActionError, ClusterError};
 use crate::clock::Clock;
 use crate::config::{ActionsConfig, ClusterConfig};
 use crate::store::Task;
@@ -33,16 +30,30 @@ pub struct ClustersError {
     pub faults: Vec<String>,
 }
 
-/// Clusters by name, each with the configuration that it was made from.
-type Configured = BTreeMap<ClusterName, (ClusterConfig, Arc<Cluster>)>;
+/// A cluster that is configured.
+#[derive(Clone)]
+pub(super) struct Entry {
+    /// What it was made from.
+    config: ClusterConfig,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) nodes: Arc<Reflector>,
+}
+
+/// Clusters by name.
+type Configured = BTreeMap<ClusterName, Entry>;
 
 /// Every configured cluster, each with one client that is made when first needed.
 pub struct KubeClusters {
     clusters: RwLock<Configured>,
+    make: Make,
+    protected: Protected,
+}
+
+/// What clusters are made with.
+struct Make {
     limits: Limits,
     metrics: Metrics,
     annotations: Annotations,
-    protected: Protected,
     list_timeout: Duration,
 }
 
@@ -69,7 +80,13 @@ impl KubeClusters {
             per_second: actions.calls_per_second,
             at_once: actions.calls_at_once,
         };
-        let (clusters, mut faults) = configured(configs, &Configured::new(), &limits, &metrics);
+        let make = Make {
+            limits,
+            metrics,
+            annotations: Annotations::new(&actions.annotation_prefix, &actions.foreign_reasons),
+            list_timeout: actions.call_timeout * LIST_CALLS,
+        };
+        let (clusters, mut faults) = configured(configs, &Configured::new(), &make);
         if !Annotations::is_dns_name(&actions.annotation_prefix) {
             faults.push(format!("actions.annotation_prefix is no DNS name: {:?}", actions.annotation_prefix));
         }
@@ -79,34 +96,33 @@ impl KubeClusters {
         if !faults.is_empty() {
             return Err(ClustersError { faults });
         }
-        let annotations = Annotations::new(&actions.annotation_prefix, &actions.foreign_reasons);
+        clusters.values().for_each(|entry| entry.cluster.meter.open());
         let protected =
             Protected { allowed: actions.allowed_keys.clone(), own: actions.annotation_prefix.clone() };
-        let clusters = RwLock::new(clusters);
-        Ok(Self {
-            clusters,
-            limits,
-            metrics,
-            annotations,
-            protected,
-            list_timeout: actions.call_timeout * LIST_CALLS,
-        })
+        Ok(Self { clusters: RwLock::new(clusters), make, protected })
     }
 
     /// Puts other clusters in force. Those whose configuration is the same stay as they are; tasks that run on one that is
-    /// gone or changed end on the old one. Returns the names of the clusters that are new, changed or gone.
+    /// gone or changed end on the old one, which is watched and counted no more. Returns the names of the clusters that are
+    /// new, changed or gone.
     ///
     /// # Errors
     /// Every fault; then nothing is changed.
     pub fn reload(&self, configs: &[ClusterConfig]) -> Result<Vec<ClusterName>, ClustersError> {
         let mut clusters = self.clusters.write().unwrap_or_else(PoisonError::into_inner);
-        let (fresh, faults) = configured(configs, &clusters, &self.limits, &self.metrics);
+        let (fresh, faults) = configured(configs, &clusters, &self.make);
         if !faults.is_empty() {
             return Err(ClustersError { faults });
         }
-        let of = |map: &Configured, name: &ClusterName| map.get(name).map(|(config, _)| config.clone());
+        let of = |map: &Configured, name: &ClusterName| map.get(name).map(|entry| entry.config.clone());
         let names: BTreeSet<_> = clusters.keys().chain(fresh.keys()).cloned().collect();
-        let changed = names.into_iter().filter(|name| of(&clusters, name) != of(&fresh, name)).collect();
+        let changed: Vec<_> =
+            names.into_iter().filter(|name| of(&clusters, name) != of(&fresh, name)).collect();
+        let of_changed = |map: &Configured, then: fn(&Entry)| {
+            changed.iter().filter_map(|name| map.get(name)).for_each(then);
+        };
+        of_changed(&clusters, |entry| entry.cluster.meter.close());
+        of_changed(&fresh, |entry| entry.cluster.meter.open());
         *clusters = fresh;
         Ok(changed)
     }
@@ -116,7 +132,16 @@ impl KubeClusters {
     }
 
     fn cluster(&self, name: &ClusterName) -> Option<Arc<Cluster>> {
-        self.read().get(name).map(|(_, cluster)| Arc::clone(cluster))
+        self.read().get(name).map(|entry| Arc::clone(&entry.cluster))
+    }
+
+    pub(super) fn entry(&self, name: &ClusterName) -> Result<Entry, ClusterError> {
+        self.read().get(name).cloned().ok_or_else(|| ClusterError::Unknown(name.clone()))
+    }
+
+    /// How long a list may take, as many pages as it has.
+    pub(super) fn list_timeout(&self) -> Duration {
+        self.make.list_timeout
     }
 
     /// Whether there is such a cluster.
@@ -148,38 +173,26 @@ impl KubeClusters {
         let sender = agent::of_task(task);
         Ok(Some(match &task.action {
             ActionSpec::Drain(asked) => {
-                Arc::new(Drain::new(task, asked, &self.annotations, &cluster, (clock, sender)))
+                Arc::new(Drain::new(task, asked, &self.make.annotations, &cluster, (clock, sender)))
             }
             _ => {
-                let change = Change::new(task, &self.annotations, &self.protected)?;
+                let change = Change::new(task, &self.make.annotations, &self.protected)?;
                 Arc::new(NodeAction { cluster, change, clock, sender })
             }
         }))
     }
+}
 
-    /// The nodes of a cluster, by name. Bounded in time and number; cancel-safe.
-    ///
-    /// # Errors
-    /// When there is no such cluster, or it does not answer in time.
-    pub async fn nodes(&self, name: &ClusterName) -> Result<Vec<NodeView>, ClusterError> {
-        let cluster = self.cluster(name).ok_or_else(|| ClusterError::Unknown(name.clone()))?;
-        let unavailable = |source: BoxError| ClusterError::Unavailable { cluster: name.clone(), source };
-        let list =
-            timeout(self.list_timeout, cluster.list()).await.map_err(|late| unavailable(late.into()))?;
-        let nodes = list.map_err(|error| unavailable(error.into()))?;
-        let mut views: Vec<_> = nodes.into_iter().map(|node| view(node, &self.annotations)).collect();
-        views.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(views)
+impl Make {
+    fn entry(&self, name: ClusterName, config: &ClusterConfig, source: Source) -> Entry {
+        let cluster = Arc::new(Cluster::new(name, source, &self.limits, self.metrics.clone()));
+        let nodes = Reflector::new(Arc::clone(&cluster), self.annotations.clone(), self.list_timeout);
+        Entry { config: config.clone(), cluster, nodes: Arc::new(nodes) }
     }
 }
 
 /// Clusters for these configurations, taken over from `before` where nothing changed, and every fault.
-fn configured(
-    configs: &[ClusterConfig],
-    before: &Configured,
-    limits: &Limits,
-    metrics: &Metrics,
-) -> (Configured, Vec<String>) {
+fn configured(configs: &[ClusterConfig], before: &Configured, make: &Make) -> (Configured, Vec<String>) {
     let (mut clusters, mut faults) = (Configured::new(), Vec::new());
     for config in configs {
         let (name, source) = match source(config) {
@@ -189,12 +202,9 @@ fn configured(
                 continue;
             }
         };
-        let same = before.get(&name).filter(|(known, _)| known == config);
-        let cluster = same.map_or_else(
-            || Arc::new(Cluster::new(name.clone(), source, limits, metrics.clone())),
-            |(_, cluster)| Arc::clone(cluster),
-        );
-        if clusters.insert(name, (config.clone(), cluster)).is_some() {
+        let same = before.get(&name).filter(|entry| entry.config == *config).cloned();
+        let entry = same.unwrap_or_else(|| make.entry(name.clone(), config, source));
+        if clusters.insert(name, entry).is_some() {
             faults.push(format!("cluster {} is listed twice", config.name));
         }
     }
@@ -222,6 +232,7 @@ fn source(config: &ClusterConfig) -> Result<(ClusterName, Source), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::Clusters;
 
     fn config(name: &str, kubeconfig: Option<&str>, in_cluster: bool) -> ClusterConfig {
         ClusterConfig {

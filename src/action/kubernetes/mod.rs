@@ -3,7 +3,7 @@
 //! Each action is a pure decision over the node as it was just read; one driver reads, asks for the decision, sends at
 //! most one patch, and begins again when another writer was faster. Labels and taints that others write meanwhile are
 //! never lost: a label patch names only its own keys, and a patch that depends on what was read carries the version that
-//! was read. Evictions are in [`drain`]. Not here: retries of failed items and time-outs of whole items (worker).
+//! was read. Evictions are in [`drain`], what is known of all nodes in [`reflector`]. Not here: retries of failed items and time-outs of whole items (worker).
 
 pub mod agent;
 mod annotate;
@@ -19,10 +19,13 @@ mod driver;
 mod errors;
 mod holder;
 mod label;
+mod meter;
 mod node;
 mod pace;
 mod protected;
+mod reflector;
 mod taint;
+mod views;
 
 #[cfg(test)]
 mod wire_tests;

@@ -138,12 +138,12 @@ async fn examine_clusters(config: &Config) -> Vec<Finding> {
         let Ok(name) = cluster.name.parse() else { continue };
         findings.push(match registry.nodes(&name).await {
             Ok(nodes) => {
-                let mut versions: Vec<&str> = nodes.iter().map(|node| node.version.as_str()).collect();
+                let mut versions: Vec<&str> = nodes.nodes.iter().map(|node| node.version.as_str()).collect();
                 versions.sort_unstable();
                 versions.dedup();
                 Finding::good(
                     &subject,
-                    format!("answers: {} nodes, kubelet {}", nodes.len(), versions.join(", ")),
+                    format!("answers: {} nodes, kubelet {}", nodes.nodes.len(), versions.join(", ")),
                 )
             }
             Err(error) => {

@@ -210,19 +210,19 @@ impl Control {
     }
 }
 
-/// Cuts the tasks into runs that each fit into a frame. At least one run, which may be empty.
-fn parts(tasks: &[TaskView]) -> Vec<&[TaskView]> {
+/// Cuts things into runs that each fit into a frame. At least one run, which may be empty.
+pub(crate) fn parts<T: Serialize>(things: &[T]) -> Vec<&[T]> {
     let mut parts = Vec::new();
     let (mut from, mut bytes) = (0, 0);
-    for (i, task) in tasks.iter().enumerate() {
-        let len = json(task).len() + 1;
+    for (i, thing) in things.iter().enumerate() {
+        let len = json(thing).len() + 1;
         if i > from && bytes + len > FRAME_BYTES_MAX - 256 {
-            parts.push(&tasks[from..i]);
+            parts.push(&things[from..i]);
             (from, bytes) = (i, 0);
         }
         bytes += len;
     }
-    parts.push(&tasks[from..]);
+    parts.push(&things[from..]);
     parts
 }
 

@@ -64,10 +64,10 @@ impl From<SnapshotError> for End {
 }
 
 /// A place in the gauge of sockets, given back on drop.
-struct Counted(Gauge);
+pub(crate) struct Counted(Gauge);
 
 impl Counted {
-    fn new(gauge: Gauge) -> Self {
+    pub(crate) fn new(gauge: Gauge) -> Self {
         gauge.inc();
         Self(gauge)
     }

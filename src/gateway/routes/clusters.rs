@@ -1,4 +1,4 @@
-//! `GET clusters` and their nodes, for pickers.
+//! `GET clusters`, for pickers.
 
 use std::sync::Arc;
 
@@ -8,10 +8,9 @@ use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::action::NodeView;
 use crate::gateway::Shared;
 use crate::gateway::auth::Caller;
-use crate::gateway::error::{ApiError, Problem};
+use crate::gateway::error::ApiError;
 use crate::gateway::extract::path_text;
 use crate::task::ClusterName;
 
@@ -22,15 +21,8 @@ pub struct ClusterList {
     pub clusters: Vec<String>,
 }
 
-/// The nodes of a cluster.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct NodeList {
-    /// By name.
-    pub nodes: Vec<NodeView>,
-}
-
 /// The cluster name of a path.
-pub(crate) struct ClusterPath(ClusterName);
+pub(crate) struct ClusterPath(pub(crate) ClusterName);
 
 impl<S: Send + Sync> FromRequestParts<S> for ClusterPath {
     type Rejection = ApiError;
@@ -47,19 +39,4 @@ impl<S: Send + Sync> FromRequestParts<S> for ClusterPath {
 pub(crate) async fn list(State(shared): State<Arc<Shared>>, _caller: Caller) -> Json<ClusterList> {
     let names = shared.parts.clusters.names();
     Json(ClusterList { clusters: names.iter().map(ToString::to_string).collect() })
-}
-
-/// List the nodes of a cluster
-#[utoipa::path(get, path = "/api/v1/clusters/{cluster}/nodes", tag = "clusters",
-    params(("cluster" = String, Path, description = "Name of the cluster")),
-    responses(
-        (status = 200, description = "Its nodes", body = NodeList),
-        (status = 404, description = "There is no such cluster", body = Problem),
-        (status = 503, description = "The cluster cannot be reached", body = Problem)))]
-pub(crate) async fn nodes(
-    State(shared): State<Arc<Shared>>,
-    _caller: Caller,
-    ClusterPath(cluster): ClusterPath,
-) -> Result<Json<NodeList>, ApiError> {
-    Ok(Json(NodeList { nodes: shared.parts.clusters.nodes(&cluster).await? }))
 }

@@ -176,7 +176,11 @@ async fn join(shared: &Arc<Shared>, caller: &Caller, from: Option<Position>) -> 
 }
 
 /// Who opens a live connection, by header or by ticket, from an origin that may.
-async fn admit(shared: &Shared, headers: &HeaderMap, ticket: Option<&str>) -> Result<Caller, ApiError> {
+pub(crate) async fn admit(
+    shared: &Shared,
+    headers: &HeaderMap,
+    ticket: Option<&str>,
+) -> Result<Caller, ApiError> {
     let origin = origin(shared, headers)?;
     if let Some(token) = bearer(headers) {
         return authenticate(shared, token);

@@ -4,6 +4,7 @@ pub(crate) mod clusters;
 pub(crate) mod control;
 pub(crate) mod dashboard;
 pub(crate) mod live;
+pub(crate) mod node_list;
 pub(crate) mod nodes;
 pub(crate) mod openapi;
 pub(crate) mod strategy;

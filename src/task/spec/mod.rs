@@ -23,6 +23,7 @@ pub use action::{
 pub use drain::{DRAIN_TIMEOUT_DEFAULT, DrainParameters};
 pub use fault::{Fault, SpecError};
 pub use retry::{Retry, RetryDraft};
+pub use selector::Selector;
 
 use self::fault::Faults;
 use super::{ClusterName, FailureBudget, ItemName, Strategy, StrategyDraft};

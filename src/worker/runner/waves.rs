@@ -104,7 +104,7 @@ impl Runner {
         let nodes = tokio::select! {
             biased;
             _ = orders.wait_for(|order| *order != Order::Run) => return None,
-            nodes = timeout(NODES_DEADLINE, clusters.nodes(&self.task.cluster)) => nodes,
+            nodes = timeout(NODES_DEADLINE, clusters.nodes_now(&self.task.cluster)) => nodes,
         };
         let Ok(Ok(nodes)) = nodes else {
             let cluster = &self.task.cluster;
@@ -113,7 +113,7 @@ impl Runner {
             self.holding().back(&HoldBack::until_resumed(message)).await;
             return None;
         };
-        let order = in_order(&strategy.order, &self.facts(&nodes));
+        let order = in_order(&strategy.order, &self.facts(&nodes.nodes));
         let (worker, held) = (&*self.worker, &*self.held);
         let keep = || worker.parts.store.keep_order(held.fence, &order);
         match keep_trying(worker, held, "keeping the order of a task", keep).await {
@@ -126,8 +126,9 @@ impl Runner {
     }
 
     /// What decides the order of the items. No item has a result while no order is kept, so the queue has them all.
-    fn facts(&self, nodes: &[NodeView]) -> Vec<Facts> {
-        let nodes: BTreeMap<&str, &NodeView> = nodes.iter().map(|node| (node.name.as_str(), node)).collect();
+    fn facts(&self, nodes: &[Arc<NodeView>]) -> Vec<Facts> {
+        let nodes: BTreeMap<&str, &NodeView> =
+            nodes.iter().map(|node| (node.name.as_str(), node.as_ref())).collect();
         let own = self.worker.parts.config.node.as_deref();
         let mut facts = vec![Facts::default(); self.task.counts.total as usize];
         for (index, name) in lock(&self.queue).iter() {

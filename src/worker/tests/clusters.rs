@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 
 use super::super::lease::lock;
-use crate::action::{ClusterError, Clusters, NodeView};
+use crate::action::{ClusterError, Clusters, NodeView, Nodes};
 use crate::task::ClusterName;
 
 /// A cluster whose nodes are as a test says; `None` cannot be read.
@@ -22,8 +22,12 @@ impl Clusters for TestClusters {
         Vec::new()
     }
 
-    async fn nodes(&self, cluster: &ClusterName) -> Result<Vec<NodeView>, ClusterError> {
+    async fn nodes(&self, cluster: &ClusterName) -> Result<Nodes, ClusterError> {
         self.looks.fetch_add(1, Ordering::SeqCst);
-        lock(&self.nodes).clone().ok_or_else(|| ClusterError::Unknown(cluster.clone()))
+        lock(&self.nodes).clone().map(Nodes::fresh).ok_or_else(|| ClusterError::Unknown(cluster.clone()))
+    }
+
+    async fn nodes_now(&self, cluster: &ClusterName) -> Result<Nodes, ClusterError> {
+        self.nodes(cluster).await
     }
 }

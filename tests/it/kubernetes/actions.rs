@@ -27,8 +27,8 @@ async fn a_cordon_leaves_its_reason_and_an_uncordon_takes_it_away() {
     assert_eq!(annotations["milepost.dev/cordon-reason"], "disk");
     assert_eq!(annotations["milepost.dev/cordon-actor"], "ada");
     assert_eq!(annotations["milepost.dev/cordon-previous"], "schedulable");
-    let listed = hub.registry.nodes(&cluster("sim")).await.unwrap();
-    assert_eq!((listed[2].unschedulable, listed[2].cordon_reason.as_deref()), (true, Some("disk")));
+    let node = hub.seen("node-003", |node| node.unschedulable).await;
+    assert_eq!(node.cordon_reason.as_deref(), Some("disk"));
     assert_eq!(hub.run("uncordon", Value::Null, "node-003").await, CHANGED);
     assert_eq!(hub.run("uncordon", Value::Null, "node-003").await, ALREADY);
     assert_eq!(without_version(simulator.node("node-003").unwrap()), without_version(before));
@@ -67,11 +67,8 @@ async fn a_foreign_cordon_keeps_its_annotations() {
         assert_eq!(hub.run(action, Value::Null, "node-001").await, Ok(Done::Skipped(sentence.into())));
         assert_eq!(simulator.node("node-001"), before);
     }
-    let listed = hub.registry.nodes(&cluster("sim")).await.unwrap();
-    assert_eq!(
-        (listed[0].cordon_reason.as_deref(), listed[0].cordon_task.as_deref()),
-        (Some("theirs"), None)
-    );
+    let node = hub.seen("node-001", |node| node.unschedulable).await;
+    assert_eq!((node.cordon_reason.as_deref(), node.cordon_task.as_deref()), (Some("theirs"), None));
     assert_eq!(hub.run("uncordon", json!({"foreign": true}), "node-001").await, CHANGED);
     let node = simulator.node("node-001").unwrap();
     assert_eq!(node["metadata"]["annotations"].get("other.example/reason"), None, "{node}");
@@ -132,13 +129,13 @@ async fn keys_of_kubernetes_are_refused_before_any_request() {
 async fn nodes_are_listed_page_by_page_and_clusters_by_name() {
     let simulator = simulator(1_203).await;
     let hub = Hub::with(&simulator, |actions| actions.wait = true);
-    let nodes = hub.registry.nodes(&cluster("sim")).await.unwrap();
+    let nodes = hub.registry.nodes(&cluster("sim")).await.unwrap().nodes;
     assert_eq!((nodes.len(), nodes[1_202].name.as_str()), (1_203, "node-1203"));
     assert_eq!((nodes[0].roles.as_slice(), nodes[0].ready), (["control-plane".to_owned()].as_slice(), true));
     assert_eq!(nodes[0].taints, ["node-role.kubernetes.io/control-plane:NoSchedule"]);
     assert_eq!(simulator.requests().iter().filter(|request| request.verb == "list").count(), 3);
     assert_eq!(hub.registry.names(), [cluster("local"), cluster("sim")]);
-    assert!(hub.registry.nodes(&cluster("local")).await.unwrap().is_empty());
+    assert!(hub.registry.nodes(&cluster("local")).await.unwrap().nodes.is_empty());
     assert!(matches!(hub.registry.nodes(&cluster("other")).await, Err(ClusterError::Unknown(_))));
 }
 
