@@ -17,6 +17,7 @@ pub mod exit;
 pub mod history;
 pub mod migrate;
 pub mod names;
+pub mod nodes;
 pub mod output;
 pub mod retry;
 pub mod serve;
@@ -78,6 +79,10 @@ enum Command {
     Watch(watch::WatchArgs),
     /// List tasks, or show one with its items.
     Tasks(tasks::TasksArgs),
+    /// List the nodes of a cluster, with filters, and follow them.
+    Nodes(nodes::NodesArgs),
+    /// Show one node, with the pods on it.
+    Node(nodes::NodeArgs),
     /// Print the record of tasks and their items as lines for `milepost verify`.
     Dump(dump::DumpArgs),
     /// End a task early; items in flight finish.
@@ -142,6 +147,8 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Submit(args) => submit::run(&args, out).await,
         Command::Watch(args) => watch::run(&args, out).await,
         Command::Tasks(args) => tasks::run(&args, out).await,
+        Command::Nodes(args) => nodes::list(&args, out).await,
+        Command::Node(args) => nodes::show(&args, out).await,
         Command::Dump(args) => dump::run(&args, out).await,
         Command::Cancel(args) => control::run(&args, Control::Cancel, out).await,
         Command::Pause(args) => control::run(&args, Control::Pause, out).await,

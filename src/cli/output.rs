@@ -58,6 +58,12 @@ impl Paint {
         Self(wanted && std::io::stdout().is_terminal())
     }
 
+    /// No colours.
+    #[must_use]
+    pub fn off() -> Self {
+        Self(false)
+    }
+
     /// Whether there are colours.
     #[must_use]
     pub fn is_on(self) -> bool {

@@ -8,7 +8,7 @@ use super::output::Paint;
 use crate::task::{Counts, Status};
 
 /// Width of tables when standard output is not a terminal, in characters.
-const WIDTH: u16 = 120;
+pub const WIDTH: u16 = 120;
 
 /// A table without borders, which wraps to the terminal.
 #[must_use]

@@ -10,20 +10,17 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use reqwest::header::RETRY_AFTER;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::history::ClientHistory;
-use super::types::{
-    ClusterList, ItemInfo, ItemPage, NodeInfo, NodeListing, NodePage, Problem, TaskInfo, TaskPage, Ticket,
-};
+use super::types::{ClusterList, ItemInfo, ItemPage, Problem, TaskInfo, TaskPage, Ticket};
 use crate::BoxError;
-use crate::action::nodes::FilterDraft;
 use crate::store::Control;
-use crate::task::{ClusterName, Draft, ItemName, ItemState, RetryDraft, Status, TaskId};
+use crate::task::{Draft, ItemState, RetryDraft, Status, TaskId};
 
 /// How long one try of a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,9 +33,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 /// The largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Tasks, items and nodes asked for at once.
-const PAGE: u32 = 500;
-/// Most nodes that are taken, whatever the server says.
-const NODES_MAX: usize = 100_000;
+pub(super) const PAGE: u32 = 500;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +86,7 @@ impl ApiError {
         }
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             _ => None,
@@ -290,36 +285,6 @@ impl Api {
         Ok(list.clusters)
     }
 
-    /// The nodes of a cluster that are asked for, as many pages as there are.
-    ///
-    /// # Errors
-    /// See [`ApiError`].
-    pub async fn nodes(&self, cluster: &ClusterName, asked: &FilterDraft) -> Result<NodeListing, ApiError> {
-        let mut listing = NodeListing::default();
-        let mut after = None;
-        loop {
-            let mut query = node_query(asked);
-            query.push(("limit", PAGE.to_string()));
-            query.extend(after.map(|after| ("after", after)));
-            let call = Call::get(format!("/clusters/{cluster}/nodes")).with_query(query);
-            let page: NodePage = self.send_retrying(&call).await?;
-            listing.nodes.extend(page.nodes);
-            (listing.summary, listing.freshness) = (page.summary, page.freshness);
-            after = page.next;
-            if after.is_none() || listing.nodes.len() >= NODES_MAX {
-                return Ok(listing);
-            }
-        }
-    }
-
-    /// One node with its particulars.
-    ///
-    /// # Errors
-    /// See [`ApiError`]; status 404 when there is none of that name.
-    pub async fn node(&self, cluster: &ClusterName, name: &ItemName) -> Result<NodeInfo, ApiError> {
-        self.send_retrying(&Call::get(format!("/clusters/{cluster}/nodes/{name}"))).await
-    }
-
     /// A ticket for one live connection of a browser.
     ///
     /// # Errors
@@ -335,7 +300,7 @@ impl Api {
         }
     }
 
-    async fn send_retrying<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ApiError> {
+    pub(super) async fn send_retrying<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ApiError> {
         let waits = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(100))
             .with_max_delay(Duration::from_secs(2))
@@ -352,19 +317,51 @@ impl Api {
         let place = self.current.load(Ordering::Relaxed);
         let server = &self.servers[place % self.servers.len()];
         let result = self.send_to(server, call).await;
-        if result.as_ref().is_err_and(ApiError::is_transient) {
-            let next = place.wrapping_add(1);
-            let _ = self.current.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
-        }
+        self.turn_from(place, result.as_ref().err());
         result
     }
 
-    async fn send_to<T: DeserializeOwned>(&self, server: &str, call: &Call) -> Result<T, ApiError> {
-        let mut request = self.http.request(call.method.clone(), format!("{server}/api/v1{}", call.path));
-        request = request.query(&call.query);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.expose_secret());
+    fn request(&self, server: &str, call: &Call) -> RequestBuilder {
+        let request = self.http.request(call.method.clone(), format!("{server}/api/v1{}", call.path));
+        let request = request.query(&call.query);
+        match &self.token {
+            Some(token) => request.bearer_auth(token.expose_secret()),
+            None => request,
         }
+    }
+
+    /// Begins to read an answer that does not end by itself, on the next server when this one is away. Not retried.
+    pub(super) async fn stream(&self, call: &Call, lasts: Duration) -> Result<Response, ApiError> {
+        let place = self.current.load(Ordering::Relaxed);
+        let server = &self.servers[place % self.servers.len()];
+        let result = self.begin_stream(server, call, lasts).await;
+        self.turn_from(place, result.as_ref().err());
+        result
+    }
+
+    async fn begin_stream(&self, server: &str, call: &Call, lasts: Duration) -> Result<Response, ApiError> {
+        let unreachable = |source| ApiError::Unreachable { server: server.to_owned(), source };
+        let sent = tokio::time::timeout(CALL_TIMEOUT, self.request(server, call).timeout(lasts).send()).await;
+        let response =
+            sent.map_err(|late| unreachable(late.into()))?.map_err(|error| unreachable(innermost(error)))?;
+        let (status, retry_after) = (response.status(), retry_after(&response));
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = read(server, response).await?;
+        Err(ApiError::Refused { problem: Problem::read(status.as_u16(), &body), retry_after })
+    }
+
+    /// Goes to the next server after what may work there.
+    fn turn_from(&self, place: usize, error: Option<&ApiError>) {
+        if error.is_some_and(ApiError::is_transient) {
+            let next = place.wrapping_add(1);
+            let _ = self.current.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    async fn send_to<T: DeserializeOwned>(&self, server: &str, call: &Call) -> Result<T, ApiError> {
+        let mut request = self.request(server, call);
         if let Some(key) = &call.key {
             request = request.header("Idempotency-Key", key);
         }
@@ -388,7 +385,7 @@ impl Api {
 }
 
 /// A call, ready to be sent more than once.
-struct Call {
+pub(super) struct Call {
     method: Method,
     path: String,
     query: Vec<(&'static str, String)>,
@@ -401,7 +398,7 @@ impl Call {
         Self { method, path: path.into(), query: Vec::new(), body: None, key: None }
     }
 
-    fn get(path: impl Into<String>) -> Self {
+    pub(super) fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
     }
 
@@ -409,7 +406,7 @@ impl Call {
         Self::new(Method::POST, path)
     }
 
-    fn with_query(self, query: Vec<(&'static str, String)>) -> Self {
+    pub(super) fn with_query(self, query: Vec<(&'static str, String)>) -> Self {
         Self { query, ..self }
     }
 
@@ -423,26 +420,12 @@ impl Call {
     }
 }
 
-/// What is asked for, as the parameters of an address.
-pub(super) fn node_query(asked: &FilterDraft) -> Vec<(&'static str, String)> {
-    let FilterDraft { status, role, selector, taint, reason, name } = asked.clone();
-    let parts = [
-        ("status", status),
-        ("role", role),
-        ("selector", selector),
-        ("taint", taint),
-        ("reason", reason),
-        ("name", name),
-    ];
-    parts.into_iter().filter_map(|(part, text)| Some((part, text?))).collect()
-}
-
 fn page_size(left: usize) -> String {
     u32::try_from(left).unwrap_or(PAGE).min(PAGE).to_string()
 }
 
 /// The root of a transport error: what the operating system said, without the layers above.
-fn innermost(error: reqwest::Error) -> BoxError {
+pub(super) fn innermost(error: reqwest::Error) -> BoxError {
     let mut source: Option<&dyn std::error::Error> = std::error::Error::source(&error);
     let mut last = None;
     while let Some(cause) = source {

@@ -3,13 +3,14 @@
 //! Used by the commands, by tests and by the load test. [`http`] submits and asks; [`live`] follows a user's tasks
 //! over any of several gateways and survives their restarts. What can be decided without a network is apart from it:
 //! [`frame`] reads what a gateway sends, [`session`] knows what was seen, [`reconnect`] decides when to come back.
-//! [`history`] notes all of it for the checker, when asked to.
+//! [`nodes`] asks for the nodes of clusters and follows them. [`history`] notes all of it for the checker, when asked to.
 //! Not here: how anything is shown ([`crate::cli`]).
 
 pub mod frame;
 pub mod history;
 pub mod http;
 pub mod live;
+pub mod nodes;
 pub mod reconnect;
 pub mod session;
 pub mod types;
@@ -17,5 +18,6 @@ pub mod types;
 pub use history::{ClientHistory, SocketHistory};
 pub use http::{Api, ApiError};
 pub use live::{Live, LiveError, LiveSettings, Update};
+pub use nodes::{NodeFollower, NodeNews};
 pub use session::{Received, Session, Stats};
 pub use types::{ItemInfo, Problem, TaskInfo};

@@ -86,6 +86,16 @@ export class Api {
     return this.#send("GET", `/clusters/${encodeURIComponent(cluster)}/nodes/${encodeURIComponent(name)}`);
   }
 
+  /** The stream of a cluster's nodes: its body, for as long as it lasts or until `signal`. */
+  async follow(cluster, signal) {
+    const headers = { Authorization: `Bearer ${this.#token()}`, Accept: "text/event-stream" };
+    const address = `${BASE}/live/nodes/${encodeURIComponent(cluster)}`;
+    const response = await this.#fetch(address, { headers, cache: "no-store", signal });
+    if (response.ok) return response.body;
+    const answer = await response.json().catch(() => null);
+    throw problemOf(response.status, response.headers.get("Retry-After"), answer);
+  }
+
   /** Asks for `cancel`, `pause` or `resume` of a task. */
   control(id, verb) {
     return this.#send("POST", `/tasks/${encodeURIComponent(id)}/${verb}`);

@@ -23,14 +23,47 @@ function haystack(node) {
     .toLowerCase();
 }
 
-/** Nodes with their search text made once. */
-export const indexed = (nodes) => nodes.map((node) => ({ ...node, haystack: haystack(node) }));
+/** A node with its search text made once. */
+export const withText = (node) => ({ ...node, haystack: haystack(node) });
 
-/** The nodes that pass a filter and hold every word of the search (in a name, role, label, taint, cordon or version). */
-export function search(nodes, filter, words, selected) {
+export const indexed = (nodes) => nodes.map(withText);
+
+const ZONE = "topology.kubernetes.io/zone";
+
+/** What a choice of role or zone goes by. */
+export const KINDS = {
+  role: (node) => (node.roles?.length > 0 ? node.roles : ["no role"]),
+  zone: (node) => (node.labels?.[ZONE] ? [node.labels[ZONE]] : []),
+};
+
+/** How many nodes there are of each role or zone, by name. */
+export function kinds(nodes, kind) {
+  const counts = new Map();
+  for (const name of nodes.flatMap(KINDS[kind])) counts.set(name, (counts.get(name) ?? 0) + 1);
+  return [...counts].sort(([one], [other]) => (one < other ? -1 : 1));
+}
+
+/**
+ * The nodes that pass a filter, are of the chosen role and zone (`chosen`, empty for all), and hold every word of the search
+ * (in a name, role, label, taint, cordon or version).
+ */
+export function search(nodes, filter, words, selected, chosen = {}) {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   const passes = filter === "selected" ? (node) => selected.has(node.name) : FILTERS[filter];
-  return nodes.filter((node) => passes(node) && wanted.every((word) => node.haystack.includes(word)));
+  const of = Object.entries(chosen).filter(([, name]) => name);
+  return nodes.filter(
+    (node) =>
+      passes(node) &&
+      of.every(([kind, name]) => KINDS[kind](node).includes(name)) &&
+      wanted.every((word) => node.haystack.includes(word)),
+  );
+}
+
+/** That the nodes may be old, since when and why; empty when they are current. */
+export function staleWords({ stale, silent_ms: ms, cause } = {}) {
+  if (!stale) return "";
+  const ago = ms < 120_000 ? `${Math.round(ms / 1000)} seconds` : `${Math.round(ms / 60_000)} minutes`;
+  return `The cluster was last heard of ${ago} ago, so this list may be old${cause ? `: ${cause}` : "."}`;
 }
 
 /** The selection, by name. It keeps names that the current search hides. */

@@ -1,13 +1,15 @@
 // The form that submits a batch.
 
 import { newKey } from "../api.js";
-import { attr, h, icon, show, text } from "../dom.js";
+import { attr, h, icon, perFrame, show, text } from "../dom.js";
 import { ACTIONS, ROWS, bodyOf, faultsOf, fieldOf, rowsOf, wordsOf } from "../draft.js";
+import { NodeFollower } from "../follow.js";
 import { plural } from "../format.js";
 import { BudgetFields } from "./budget.js";
 import { DrainFields } from "./drain.js";
 import { StrategyFields } from "./strategy.js";
 import { ParameterRows } from "./parameters.js";
+import { NodeDialog } from "./node.js";
 import { NodePicker } from "./picker.js";
 import { toast } from "./parts.js";
 
@@ -19,6 +21,8 @@ export class SubmitPage {
   /** The task whose cordons an uncordon is restricted to, when the form was filled with such a task. */
   #ofTask = null;
   #cluster = null;
+  /** The nodes of the chosen cluster, as they are followed. */
+  #book = null;
   #faults = new Map();
   #busy = false;
   /** The key of the body last sent: the same body again is the same task, a changed one is another. */
@@ -31,7 +35,19 @@ export class SubmitPage {
   }
 
   #build() {
-    this.picker = new NodePicker(() => this.#reword());
+    this.detail = new NodeDialog({ api: this.api });
+    this.picker = new NodePicker(
+      () => this.#reword(),
+      (node) => this.detail.open(this.cluster.value, node),
+    );
+    const draw = perFrame(() => this.#book && this.picker.update(this.#book.list(), this.#book.freshness));
+    this.follower = new NodeFollower({
+      open: (cluster, signal) => this.api.follow(cluster, signal),
+      onNodes: (book) => {
+        this.#book = book;
+        draw();
+      },
+    });
     this.rows = new ParameterRows();
     this.budget = new BudgetFields();
     this.strategy = new StrategyFields();
@@ -81,6 +97,7 @@ export class SubmitPage {
       body,
       foot,
     );
+    document.body.append(this.detail.node);
     this.node.addEventListener("submit", (event) => this.#submit(event));
     this.#choose("cordon");
   }
@@ -202,6 +219,8 @@ export class SubmitPage {
   }
 
   close() {
+    this.follower.stop();
+    this.detail.node.close();
     show(this.node, false);
   }
 
@@ -246,6 +265,8 @@ export class SubmitPage {
    */
   async #loadNodes(keep) {
     const cluster = this.cluster.value;
+    this.follower.stop();
+    this.#book = null;
     if (!keep) this.picker.selection.clear();
     if (!cluster) {
       this.picker.say("No cluster is configured: the section clusters of the configuration names them.");
@@ -254,9 +275,12 @@ export class SubmitPage {
     let empty = false;
     attr(this.picker.list, "aria-busy", "true");
     try {
-      const { nodes } = await this.api.nodes(cluster);
+      const { nodes, freshness } = await this.api.nodes(cluster);
       empty = nodes.length === 0;
-      if (cluster === this.cluster.value) this.picker.load(nodes);
+      if (cluster === this.cluster.value) {
+        this.picker.load(nodes, freshness);
+        if (!this.node.hidden) this.follower.start(cluster);
+      }
     } catch (problem) {
       if (cluster === this.cluster.value) this.picker.say(problem.message);
     }
