@@ -43,7 +43,8 @@ pub enum ActionError {
         /// The least time to wait, when the target said so.
         retry_after: Option<Duration>,
     },
-    /// Nothing was asked of the target, which is away or has enough to do: it costs no try, and the lane is left to others.
+    /// The target is away or has enough to do, which says nothing about this item: it costs no try, and the lane is left to
+    /// others.
     #[error("{message}")]
     Later {
         /// A sentence for the user.

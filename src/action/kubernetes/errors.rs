@@ -10,6 +10,10 @@ use super::busy::{Busy, RETRY_AFTER_MAX};
 use crate::action::ActionError;
 use crate::task::ClusterName;
 
+/// The wait before a cluster is asked again that is away or has too much to do, and did not say when. How often it is asked is
+/// the matter of its pace and its breaker.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
@@ -106,7 +110,7 @@ impl CallError {
         match self {
             Self::Kube(kube::Error::Api(status)) => refused(&status, call),
             Self::Kube(kube::Error::Service(source)) => match source.downcast_ref::<Busy>() {
-                Some(busy) => transient(busy_text(busy.code, call), busy.retry_after),
+                Some(busy) => later(busy_text(busy.code, call), busy.retry_after),
                 None => unreachable(source.as_ref(), call),
             },
             Self::Kube(error) if is_answer(&error) => ActionError::permanent(format!(
@@ -114,9 +118,9 @@ impl CallError {
                 call.cluster
             )),
             Self::Kube(error) => unreachable(&error, call),
-            Self::TimedOut(_) => transient(format!("cluster {}: {self}", call.cluster), None),
+            Self::TimedOut(_) => later(format!("cluster {}: {self}", call.cluster), None),
             Self::Crowded(retry_after) | Self::Broken(Broken { retry_after, .. }) => {
-                ActionError::Later { message: format!("cluster {}: {self}", call.cluster), retry_after }
+                later(format!("cluster {}: {self}", call.cluster), Some(retry_after))
             }
         }
     }
@@ -138,13 +142,18 @@ fn transient(message: String, retry_after: Option<Duration>) -> ActionError {
     ActionError::Transient { message, retry_after }
 }
 
+/// For what says nothing about the node: it costs no try, and ends with the time of the item.
+fn later(message: String, retry_after: Option<Duration>) -> ActionError {
+    ActionError::Later { message, retry_after: retry_after.unwrap_or(AGAIN) }
+}
+
 /// Whether the server answered, with something that makes no sense.
 fn is_answer(error: &kube::Error) -> bool {
     matches!(error, kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) | kube::Error::BuildRequest(_))
 }
 
 fn unreachable(error: &(dyn Error + 'static), call: Call<'_>) -> ActionError {
-    transient(format!("cluster {} cannot be reached: {}", call.cluster, root_cause(error)), None)
+    later(format!("cluster {} cannot be reached: {}", call.cluster, root_cause(error)), None)
 }
 
 /// The last of a chain of errors: the ones before it only say that something failed.
@@ -176,7 +185,8 @@ fn refused(status: &Status, call: Call<'_>) -> ActionError {
         403 => ActionError::permanent(format!("forbidden: needs {verb} on nodes in cluster {cluster}")),
         409 => transient(format!("node {node} kept changing while it was being changed"), after),
         408 => transient(format!("cluster {cluster} did not finish in time"), after),
-        429 => transient(busy_text(429, call), after),
+        429 => later(busy_text(429, call), after),
+        503 => later(format!("{}: {}", busy_text(503, call), status.message), after),
         code @ 500.. => transient(format!("{}: {}", busy_text(code, call), status.message), after),
         _ => ActionError::permanent(format!("cluster {cluster} refused the change: {}", status.message)),
     }
@@ -228,28 +238,27 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_was_not_sent_costs_no_try() {
+    fn what_says_nothing_about_the_node_costs_no_try() {
+        let later = |message: &str, retry_after| ActionError::Later { message: message.into(), retry_after };
         let retry_after = Duration::from_secs(3);
         let broken = Broken { since: Duration::from_millis(12_345), retry_after };
-        let message = "cluster prod: no answer for 12s".into();
-        assert_eq!(action(broken.into()), ActionError::Later { message, retry_after });
+        assert_eq!(action(broken.into()), later("cluster prod: no answer for 12s", retry_after));
+        let late = CallError::TimedOut(Duration::from_secs(10));
+        assert_eq!(action(late), later("cluster prod: no answer within 10s", AGAIN));
+        let busy = Busy { code: 429, retry_after: Some(retry_after) };
+        let expected = later("cluster prod is busy and asks to come back later", retry_after);
+        assert_eq!(action(kube::Error::Service(busy.into()).into()), expected);
+        assert_eq!(api(429), later("cluster prod is busy and asks to come back later", AGAIN));
+        assert_eq!(api(503), later("cluster prod is not available (503): why", AGAIN));
+        let gone = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let expected = later("cluster prod cannot be reached: connection refused", AGAIN);
+        assert_eq!(action(kube::Error::Service(gone.into()).into()), expected);
     }
 
     #[test]
     fn what_may_pass_is_transient() {
-        for code in [408, 409, 429, 500, 502, 503, 504] {
+        for code in [408, 409, 500, 502, 504] {
             assert!(matches!(api(code), ActionError::Transient { .. }), "{code}");
         }
-        let late = CallError::TimedOut(Duration::from_secs(10));
-        assert_eq!(action(late), ActionError::transient("cluster prod: no answer within 10s"));
-        let busy = Busy { code: 429, retry_after: Some(Duration::from_secs(3)) };
-        let expected = ActionError::Transient {
-            message: "cluster prod is busy and asks to come back later".into(),
-            retry_after: Some(Duration::from_secs(3)),
-        };
-        assert_eq!(action(kube::Error::Service(busy.into()).into()), expected);
-        let gone = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        let expected = ActionError::transient("cluster prod cannot be reached: connection refused");
-        assert_eq!(action(kube::Error::Service(gone.into()).into()), expected);
     }
 }

@@ -155,11 +155,9 @@ async fn a_refusal_in_plain_text_keeps_its_retry_after_and_is_not_retried() {
         busy.headers_mut().insert(RETRY_AFTER, 3.into());
         send.send_response(busy);
     });
-    let message = "cluster prod is busy and asks to come back later".into();
-    assert_eq!(
-        result.await,
-        Err(ActionError::Transient { message, retry_after: Some(Duration::from_secs(3)) })
-    );
+    let (message, retry_after) =
+        ("cluster prod is busy and asks to come back later".into(), Duration::from_secs(3));
+    assert_eq!(result.await, Err(ActionError::Later { message, retry_after }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +169,8 @@ async fn a_server_that_does_not_answer_costs_one_call_timeout() {
         drop(send);
     });
     let acting = tokio::time::timeout(CALL_TIMEOUT * 20, result).await.unwrap();
-    assert_eq!(acting, Err(ActionError::transient("cluster prod: no answer within 10s")));
+    let (message, retry_after) = ("cluster prod: no answer within 10s".into(), Duration::from_secs(1));
+    assert_eq!(acting, Err(ActionError::Later { message, retry_after }));
     assert_eq!(start.elapsed(), CALL_TIMEOUT * 10, "only the script waited longer");
 }
 

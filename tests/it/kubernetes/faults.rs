@@ -15,13 +15,21 @@ async fn faults_become_the_errors_they_should() {
     let simulator = simulator(1).await;
     let hub = Hub::new(&simulator);
     let before = simulator.node("node-001");
-    let transient = [409, 429, 500, 503, 504].map(|code| (Fault::Status(code), true));
-    let permanent = [400, 401, 403, 404, 422].map(|code| (Fault::Status(code), false));
-    let others = [(Fault::Throttle { retry_after_secs: 3 }, true), (Fault::Reset, true)];
-    for (fault, expected) in transient.into_iter().chain(permanent).chain(others) {
+    let later =
+        [Fault::Throttle { retry_after_secs: 3 }, Fault::Reset, Fault::Status(429), Fault::Status(503)];
+    let later = later.map(|fault| (fault, "later"));
+    let transient = [409, 500, 504].map(|code| (Fault::Status(code), "transient"));
+    let permanent = [400, 401, 403, 404, 422].map(|code| (Fault::Status(code), "permanent"));
+    for (fault, expected) in later.into_iter().chain(transient).chain(permanent) {
         simulator.set_rules(vec![Rule::on("patch", fault.clone()).path("/api/v1/nodes/*")]);
         let error = hub.run("cordon", Value::Null, "node-001").await.unwrap_err();
-        assert_eq!(matches!(error, ActionError::Transient { .. }), expected, "{fault:?}: {error}");
+        let kind = match error {
+            ActionError::Later { .. } => "later",
+            ActionError::Transient { .. } => "transient",
+            ActionError::Permanent { .. } => "permanent",
+            ActionError::Stopped { .. } => "stopped",
+        };
+        assert_eq!(kind, expected, "{fault:?}: {error}");
         assert_eq!(simulator.node("node-001"), before);
     }
     simulator.set_rules(Vec::new());
@@ -38,11 +46,10 @@ async fn refusals_are_sentences_for_users() {
     let forbidden = hub.run("cordon", Value::Null, "node-001").await;
     assert_eq!(forbidden, Err(ActionError::permanent("forbidden: needs patch on nodes in cluster sim")));
     simulator.set_rules(vec![Rule::on("get", Fault::Throttle { retry_after_secs: 3 })]);
-    let Err(ActionError::Transient { retry_after, .. }) = hub.run("cordon", Value::Null, "node-001").await
-    else {
-        panic!("a busy cluster is worth another try")
+    let Err(ActionError::Later { retry_after, .. }) = hub.run("cordon", Value::Null, "node-001").await else {
+        panic!("a busy cluster is asked again")
     };
-    assert_eq!(retry_after, Some(3 * SECOND));
+    assert_eq!(retry_after, 3 * SECOND);
 }
 
 #[tokio::test]
@@ -66,7 +73,8 @@ async fn a_slow_cluster_costs_one_call_timeout() {
     let acting = hub.run("cordon", Value::Null, "node-001");
     let error =
         tokio::time::timeout(30 * SECOND, acting).await.expect("the call has a deadline").unwrap_err();
-    assert_eq!(error, ActionError::transient("cluster sim: no answer within 500ms"));
+    let message = "cluster sim: no answer within 500ms".into();
+    assert_eq!(error, ActionError::Later { message, retry_after: SECOND });
     simulator.set_rules(vec![Rule::on("list", Fault::Latency { from: 300 * SECOND, to: 300 * SECOND })]);
     let listing = tokio::time::timeout(30 * SECOND, async { hub.registry.nodes(&cluster("sim")).await });
     assert!(matches!(listing.await.expect("so has a list"), Err(ClusterError::Unavailable { .. })));
@@ -78,7 +86,7 @@ async fn a_patch_whose_answer_is_lost_is_found_done() {
     let hub = Hub::new(&simulator);
     simulator.set_rules(vec![Rule::on("patch", Fault::ResetAfter).times(1)]);
     let lost = hub.run("cordon", Value::Null, "node-001").await.unwrap_err();
-    assert!(matches!(lost, ActionError::Transient { .. }), "{lost}");
+    assert!(matches!(lost, ActionError::Later { .. }), "{lost}");
     assert_eq!(hub.run("cordon", Value::Null, "node-001").await, ALREADY);
 }
 
