@@ -60,7 +60,7 @@ export function mayRetry(task, user) {
 export function budgetWords(budget) {
   if (!budget) return null;
   const limits = [
-    [budget.failed, (n) => plural(n, "node")],
+    [budget.failed, (n) => (n === 0 ? "no node" : plural(n, "node"))],
     [budget.percent, (n) => `${n} %`],
     [budget.consecutive, (n) => `${number(n)} in a row`],
   ];
@@ -115,9 +115,11 @@ export function stallWords(task, now) {
   return `${quiet} In work: ${names.slice(0, NAMED_MAX).join(", ")}${more}.`;
 }
 
-/** Whether a task is over and left cordons that can be taken back. */
+/** Whether a task is over and may have left cordons that can be taken back: a node that could not be drained is cordoned too. */
 export const mayRollBack = (task) =>
-  isTerminal(task.status) && ["cordon", "drain"].includes(task.action) && task.succeeded > 0;
+  isTerminal(task.status) &&
+  ["cordon", "drain"].includes(task.action) &&
+  task.succeeded + (task.action === "drain" ? task.failed : 0) > 0;
 
 /** What the form is filled with to take back the cordons of a task, and nobody else's. */
 export const rollBackOf = (task) => ({

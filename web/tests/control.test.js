@@ -101,7 +101,7 @@ test("budgets and merged results are told in a line", () => {
   assert.equal(budgetWords({ failed: 1, then: "pause" }), "1 node may fail, then paused");
   assert.equal(
     budgetWords({ failed: 0, percent: 5, consecutive: 3, then: "abort" }),
-    "0 nodes or 5 % or 3 in a row may fail, then called off",
+    "no node or 5 % or 3 in a row may fail, then called off",
   );
   const counts = { total: 12, succeeded: 9, failed: 2, skipped: 0, cancelled: 1 };
   assert.equal(mergedWords(counts), "9 of 12 nodes succeeded, 2 failed, 1 cancelled");
@@ -113,6 +113,8 @@ test("what a task cordoned can be rolled back once it is over, and nothing else"
   assert.ok(!mayRollBack(task({ ...over, status: "running" })));
   assert.ok(!mayRollBack(task({ ...over, action: "label" })));
   assert.ok(!mayRollBack(task({ ...over, succeeded: 0 })));
+  assert.ok(!mayRollBack(task({ ...over, succeeded: 0, failed: 1 })));
+  assert.ok(mayRollBack(task({ ...over, action: "drain", succeeded: 0, failed: 1 })));
   const form = rollBackOf(task(over));
   assert.deepEqual([form.action, form.parameters, form.reason], ["uncordon", { of_task: ID }, "Roll back: kernel"]);
   assert.equal(rollBackOf(task({ ...over, reason: "r".repeat(500) })).reason.length, 500);

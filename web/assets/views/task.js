@@ -343,16 +343,17 @@ export class TaskPanel {
 
   async #repeatFailed() {
     const task = this.store.get(this.#id);
-    await this.#doing(async () => this.onRepeat(task, await this.#ended(task, "failed")));
+    await this.#doing(async () => this.onRepeat(task, await this.#items(task, "failed")));
   }
 
   async #rollBack() {
     const task = this.store.get(this.#id);
-    await this.#doing(async () => this.onRepeat(rollBackOf(task), await this.#ended(task, "succeeded")));
+    // All nodes, since one that failed may be cordoned too. What the task did not cordon is left alone by the action.
+    await this.#doing(async () => this.onRepeat(rollBackOf(task), await this.#items(task)));
   }
 
-  /** All items of a task that ended in a state, page by page. */
-  async #ended(task, state) {
+  /** All items of a task, or those in a state, page by page. */
+  async #items(task, state) {
     const ended = [];
     let after = null;
     do {
@@ -404,6 +405,11 @@ function parameterWords(parameters) {
   const words = [...labels, ...(parameters.keys ?? []), ...taints];
   if (parameters.overwrite) words.push("(overwrite)");
   if (parameters.from) words.push(`from ${parameters.from}`);
+  if (parameters.ignore_daemonsets) words.push("DaemonSets stay");
+  if (parameters.delete_emptydir_data) words.push("emptyDir data goes");
+  if (parameters.force) words.push("pods of nobody go");
+  if (parameters.pod_selector) words.push(`only ${parameters.pod_selector}`);
+  if (parameters.timeout_seconds) words.push(`${duration(parameters.timeout_seconds * 1000)} for each node`);
   if (parameters.foreign) words.push("cordons of others too");
   if (parameters.of_task) words.push(`cordons of task ${shortId(parameters.of_task)}`);
   return words.join(", ");
