@@ -17,6 +17,7 @@ mod dispatch_postgres;
 mod dispatch_redis;
 mod doctor;
 mod documents;
+mod drill;
 mod failover;
 mod faults;
 mod gateway_acks;
