@@ -16,7 +16,8 @@ use async_trait::async_trait;
 
 use crate::BoxError;
 use crate::store::Task;
-use crate::task::{ClusterName, Effect, ItemName};
+use crate::task::plan::Survey;
+use crate::task::{ActionSpec, ClusterName, Effect, Fault, ItemName, TaskSpec, UserId};
 
 pub use context::{Context, Report};
 pub use kubernetes::KubeClusters;
@@ -152,4 +153,15 @@ pub trait NodeViews: Clusters {
 
     /// The nodes as they are known, and every change from there on, without a gap between the two.
     async fn follow(&self, cluster: &ClusterName) -> Result<(Nodes, NodeChanges), ClusterError>;
+}
+
+/// What gateways ask about a task that somebody may submit.
+#[async_trait]
+pub trait Planner: NodeViews {
+    /// What is wrong with an action here, whatever a cluster says: keys that belong to somebody else. Asks nobody.
+    fn faults(&self, action: &ActionSpec) -> Vec<Fault>;
+
+    /// What a task of this user would do to each of its items if it were submitted now, decided as its worker would. Reads
+    /// only. At most [`crate::task::plan::PLAN_ITEMS_MAX`] items. Bounded in time; cancel-safe.
+    async fn survey(&self, spec: &TaskSpec, owner: &UserId) -> Result<Survey, ClusterError>;
 }

@@ -8,12 +8,13 @@ use super::kubernetes::{ClustersError, KubeClusters};
 use super::wait::Wait;
 use super::{
     Action, ActionError, Actions, ClusterError, Clusters, Freshness, NodeChanges, NodeDetail, NodePods,
-    NodeViews, Nodes,
+    NodeViews, Nodes, Planner,
 };
 use crate::clock::Clock;
 use crate::config::ClusterConfig;
 use crate::store::Task;
-use crate::task::{ActionSpec, ClusterName};
+use crate::task::plan::{Outcome, Survey};
+use crate::task::{ActionSpec, ClusterName, Fault, TaskSpec, UserId};
 
 /// The cluster that needs no configuration: it has no nodes, and only `wait` can be done there.
 pub const LOCAL: &str = "local";
@@ -57,6 +58,10 @@ impl Registry {
     }
 }
 
+fn no_nodes(action: &ActionSpec) -> String {
+    format!("the cluster {LOCAL} has no nodes to {}", action.name())
+}
+
 fn unknown(cluster: &ClusterName) -> ActionError {
     ActionError::permanent(ClusterError::Unknown(cluster.clone()).to_string())
 }
@@ -68,8 +73,7 @@ impl Actions for Registry {
             return self.wait(task, Wait::new(parameters));
         }
         if self.is_local(&task.cluster) {
-            let name = task.action.name();
-            return Err(ActionError::permanent(format!("the cluster {LOCAL} has no nodes to {name}")));
+            return Err(ActionError::permanent(no_nodes(&task.action)));
         }
         self.clusters.prepare(task, Arc::clone(&self.clock)).await?.ok_or_else(|| unknown(&task.cluster))
     }
@@ -125,5 +129,24 @@ impl NodeViews for Registry {
             return Ok((Nodes::default(), NodeChanges::never()));
         }
         self.clusters.follow(cluster).await
+    }
+}
+
+#[async_trait]
+impl Planner for Registry {
+    fn faults(&self, action: &ActionSpec) -> Vec<Fault> {
+        self.clusters.faults(action)
+    }
+
+    async fn survey(&self, spec: &TaskSpec, owner: &UserId) -> Result<Survey, ClusterError> {
+        if let ActionSpec::Wait(parameters) = &spec.action {
+            return Ok(Wait::new(parameters).survey(&spec.items));
+        }
+        if self.is_local(&spec.cluster) {
+            let why = no_nodes(&spec.action);
+            let survey = Survey::alike(&spec.items, Outcome::Fail, &why);
+            return Ok(Survey { refused: Some(why), ..survey });
+        }
+        self.clusters.survey(spec, owner, self.clock.now()).await
     }
 }

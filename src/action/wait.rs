@@ -5,8 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Action, ActionError, Context, Done, Target};
-use crate::task::Effect;
+use crate::task::plan::{NodePlan, Outcome, Survey};
 use crate::task::spec::WaitParameters;
+use crate::task::{Effect, ItemName};
 
 /// Waits, and fails the items it was told to.
 #[derive(Debug, Clone)]
@@ -25,6 +26,20 @@ impl Wait {
     fn fails(&self, index: u32) -> bool {
         self.fail_every > 0 && (u64::from(index) + 1).is_multiple_of(u64::from(self.fail_every))
     }
+
+    fn failure(&self) -> String {
+        format!("failed as asked: fail_every is {}", self.fail_every)
+    }
+
+    /// What it would do to these items.
+    #[must_use]
+    pub fn survey(&self, items: &[ItemName]) -> Survey {
+        let node = |(index, name): (u32, &ItemName)| match self.fails(index) {
+            true => NodePlan::new(name.as_str(), Outcome::Fail, self.failure()),
+            false => NodePlan::new(name.as_str(), Outcome::Change, format!("wait {:?}", self.duration)),
+        };
+        Survey { nodes: (0..).zip(items).map(node).collect(), ..Survey::default() }
+    }
 }
 
 #[async_trait]
@@ -32,8 +47,7 @@ impl Action for Wait {
     async fn run(&self, target: Target<'_>, _: &Context) -> Result<Done, ActionError> {
         tokio::time::sleep(self.duration).await;
         if self.fails(target.index) {
-            let every = self.fail_every;
-            return Err(ActionError::permanent(format!("failed as asked: fail_every is {every}")));
+            return Err(ActionError::permanent(self.failure()));
         }
         Ok(Done::Succeeded(Effect::Changed))
     }
@@ -44,7 +58,6 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::task::ItemName;
 
     #[tokio::test(start_paused = true)]
     async fn it_waits_and_fails_every_nth() {

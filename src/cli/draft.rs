@@ -103,11 +103,11 @@ pub struct DraftArgs {
 }
 
 impl DraftArgs {
-    /// The request for these names.
+    /// The request for these names, on the condition of a plan if one is given.
     ///
     /// # Errors
     /// Flags that do not fit the action or cannot be read, and every rule of a task that does not hold.
-    pub fn draft(&self, items: Vec<String>) -> Result<Draft, UsageError> {
+    pub fn draft(&self, items: Vec<String>, plan_hash: Option<String>) -> Result<Draft, UsageError> {
         self.check_flags()?;
         let draft = Draft {
             action: self.action(),
@@ -121,6 +121,7 @@ impl DraftArgs {
             max_attempts: self.max_attempts,
             failure_budget: self.budget.budget()?,
             strategy: self.strategy.draft(),
+            plan_hash,
         };
         match TaskSpec::new(draft.clone()) {
             Ok(_) => Ok(draft),
@@ -236,7 +237,7 @@ mod tests {
     }
 
     fn draft(args: &DraftArgs) -> Result<Draft, String> {
-        args.draft(vec!["a".into()]).map_err(|error| error.to_string())
+        args.draft(vec!["a".into()], None).map_err(|error| error.to_string())
     }
 
     #[test]

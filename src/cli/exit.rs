@@ -17,6 +17,8 @@ pub enum Exit {
     Usage,
     /// 3: the server cannot be reached, or cannot work right now.
     Unreachable,
+    /// 4: the plan that was demanded is another one by now; nothing was submitted.
+    Changed,
     /// 130: the person pressed Ctrl-C; the task goes on.
     Detached,
 }
@@ -30,6 +32,7 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Unreachable => 3,
+            Self::Changed => 4,
             Self::Detached => 130,
         }
     }
@@ -62,6 +65,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         }
         if let Some(error) = cause.downcast_ref::<ApiError>() {
             return match error {
+                ApiError::Refused { problem, .. } if problem.plan.is_some() => Exit::Changed,
                 ApiError::Refused { problem, .. } if problem.status < 500 => Exit::Usage,
                 _ => Exit::Unreachable,
             };
@@ -118,7 +122,7 @@ fn answers(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Problem;
+    use crate::client::{PlanChange, Problem};
 
     fn refused(status: u16) -> anyhow::Error {
         let problem = Problem { status, title: "t".into(), ..Problem::default() };
@@ -131,6 +135,9 @@ mod tests {
         assert_eq!(exit_of(&refused(503)), Exit::Unreachable);
         let gone = ApiError::Unreachable { server: "http://x".into(), source: "refused".into() };
         assert_eq!(exit_of(&gone.into()), Exit::Unreachable);
+        let plan = PlanChange { hash: "0".repeat(64).parse().unwrap(), differences: None };
+        let problem = Problem { status: 409, plan: Some(plan), ..Problem::default() };
+        assert_eq!(exit_of(&ApiError::Refused { problem, retry_after: None }.into()), Exit::Changed);
         assert_eq!(exit_of(&UsageError("no".into()).into()), Exit::Usage);
         assert_eq!(exit_of(&anyhow::anyhow!("disk full")), Exit::Failed);
         assert_eq!([Exit::Succeeded, Exit::Detached].map(Exit::code), [0, 130]);

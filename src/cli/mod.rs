@@ -19,6 +19,7 @@ pub mod migrate;
 pub mod names;
 pub mod nodes;
 pub mod output;
+mod plan;
 pub mod retry;
 pub mod serve;
 pub mod settings;
@@ -44,7 +45,7 @@ use wiring::Roles;
 /// Runs batch operations on worker replicas and streams every step, live and resumable.
 ///
 /// Exit codes: 0 all succeeded, 1 some failed or were cancelled, 2 the command line, configuration or request is wrong,
-/// 3 no server can be reached, 130 detached with Ctrl-C.
+/// 3 no server can be reached, 4 a plan is not what it was, 130 detached with Ctrl-C.
 #[derive(Debug, clap::Parser)]
 #[command(name = "milepost", version, max_term_width = 100)]
 pub struct Cli {

@@ -8,10 +8,10 @@ use serde_json::json;
 use super::connection::ServerArgs;
 use super::draft::DraftArgs;
 use super::exit::{Exit, UsageError};
-use super::names;
 use super::output::Output;
 use super::watch::{self, Wanted};
-use crate::client::Api;
+use super::{names, plan};
+use crate::client::{Api, ApiError};
 use crate::task::TaskId;
 use crate::task::spec::ITEMS_MAX;
 
@@ -32,6 +32,14 @@ pub struct SubmitArgs {
     #[arg(long, short)]
     watch: bool,
 
+    /// Submit nothing: print what would be done to each node. Exit code 1 when something is known that would go wrong.
+    #[arg(long, conflicts_with_all = ["watch", "plan_hash", "idempotency_key"])]
+    plan: bool,
+
+    /// Submit only if the plan is still the one with this hash; exit code 4, with what is different, if it is not.
+    #[arg(long, value_name = "HASH")]
+    plan_hash: Option<String>,
+
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -45,11 +53,19 @@ pub async fn run(args: &SubmitArgs, out: Output) -> Result<Exit> {
         Some(id) if !args.draft.has_names() => items_of(&args.server.api()?, id).await?,
         _ => item_names(&args.draft)?,
     };
-    let draft = args.draft.draft(items)?;
+    let draft = args.draft.draft(items, args.plan_hash.clone())?;
     let api = args.server.api()?;
+    if args.plan {
+        return Ok(plan::print(&api.plan(&draft).await.context("plan")?, out));
+    }
     let random = uuid::Uuid::new_v4().to_string();
-    let info =
-        api.submit(&draft, args.idempotency_key.as_ref().unwrap_or(&random)).await.context("submit")?;
+    let submitted = api.submit(&draft, args.idempotency_key.as_ref().unwrap_or(&random)).await;
+    if let Err(ApiError::Refused { problem, .. }) = &submitted
+        && let Some(change) = &problem.plan
+    {
+        plan::print_change(change, out);
+    }
+    let info = submitted.context("submit")?;
     let id = info.view.task_id;
     if args.watch {
         return watch::follow(&api, Wanted::Tasks(vec![id]), out).await;

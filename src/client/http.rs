@@ -20,7 +20,7 @@ use super::history::ClientHistory;
 use super::types::{ClusterList, ItemInfo, ItemPage, Problem, TaskInfo, TaskPage, Ticket};
 use crate::BoxError;
 use crate::store::Control;
-use crate::task::{Draft, ItemState, RetryDraft, Status, TaskId};
+use crate::task::{Draft, ItemState, Plan, RetryDraft, Status, TaskId};
 
 /// How long one try of a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -177,6 +177,14 @@ impl Api {
         let answer: Result<TaskInfo, ApiError> = self.send_retrying(&call).await;
         self.note_submit(idempotency_key, draft, &answer);
         answer
+    }
+
+    /// What a submit of this draft would do. Changes nothing.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; status 503 while the cluster cannot be reached.
+    pub async fn plan(&self, draft: &Draft) -> Result<Plan, ApiError> {
+        self.send_retrying(&Call::post("/plans").with_body(draft)).await
     }
 
     /// One task.

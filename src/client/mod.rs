@@ -20,4 +20,4 @@ pub use http::{Api, ApiError};
 pub use live::{Live, LiveError, LiveSettings, Update};
 pub use nodes::{NodeFollower, NodeNews};
 pub use session::{Received, Session, Stats};
-pub use types::{ItemInfo, Problem, TaskInfo};
+pub use types::{ItemInfo, PlanChange, Problem, TaskInfo};

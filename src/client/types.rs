@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::nodes::{NodeMore, Summary};
 use crate::action::{Freshness, NodePods, NodeView};
+use crate::task::plan::Differences;
 use crate::task::spec::Fault;
-use crate::task::{Counts, Effect, FailureBudget, ItemState, Status, StrategyDraft, TaskId, TaskView};
+use crate::task::{
+    Counts, Effect, FailureBudget, ItemState, PlanHash, Status, StrategyDraft, TaskId, TaskView,
+};
 
 /// Problem details (RFC 9457): why a request was refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +26,19 @@ pub struct Problem {
     pub detail: Option<String>,
     /// Every field that is wrong.
     pub errors: Vec<Fault>,
+    /// How the plan that was demanded is another one by now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanChange>,
+}
+
+/// How a plan that was agreed to is another one by now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanChange {
+    /// The hash of the plan of now.
+    pub hash: PlanHash,
+    /// What became different, where the server knows the plan from before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub differences: Option<Differences>,
 }
 
 impl Problem {

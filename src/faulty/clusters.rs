@@ -3,8 +3,11 @@
 use async_trait::async_trait;
 
 use super::{Away, Faulty, WORDS, pass};
-use crate::action::{ClusterError, Clusters, Freshness, NodeChanges, NodeDetail, NodePods, NodeViews, Nodes};
-use crate::task::ClusterName;
+use crate::action::{
+    ClusterError, Clusters, Freshness, NodeChanges, NodeDetail, NodePods, NodeViews, Nodes, Planner,
+};
+use crate::task::plan::Survey;
+use crate::task::{ActionSpec, ClusterName, Fault, TaskSpec, UserId};
 
 /// A cluster that is away is away whichever it is.
 impl Away for ClusterError {
@@ -49,5 +52,16 @@ impl<S: NodeViews + ?Sized> NodeViews for Faulty<S> {
 
     async fn follow(&self, cluster: &ClusterName) -> Result<(Nodes, NodeChanges), ClusterError> {
         pass!(self.plan, "clusters.follow", self.inner.follow(cluster))
+    }
+}
+
+#[async_trait]
+impl<S: Planner + ?Sized> Planner for Faulty<S> {
+    fn faults(&self, action: &ActionSpec) -> Vec<Fault> {
+        self.inner.faults(action)
+    }
+
+    async fn survey(&self, spec: &TaskSpec, owner: &UserId) -> Result<Survey, ClusterError> {
+        pass!(self.plan, "clusters.survey", self.inner.survey(spec, owner))
     }
 }

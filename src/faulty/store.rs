@@ -6,9 +6,9 @@ use async_trait::async_trait;
 
 use super::{Faulty, pass};
 use crate::store::{
-    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, HoldBack, ItemQuery,
-    Leadership, NewRetry, NewTask, NodeHeld, Outbox, OutboxId, OutboxRow, Renewal, Retries, StalledTask,
-    StoreError, Task, TaskQuery, TaskStore, UpkeepStore, Watched,
+    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, HoldBack, IdempotencyKey,
+    ItemQuery, Leadership, NewRetry, NewTask, NodeHeld, Outbox, OutboxId, OutboxRow, Renewal, Retries,
+    StalledTask, StoreError, Task, TaskQuery, TaskStore, UpkeepStore, Watched,
 };
 use crate::task::{
     Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId,
@@ -25,6 +25,10 @@ impl<S: Outbox + ?Sized> Outbox for Faulty<S> {
 impl<S: TaskStore + ?Sized> TaskStore for Faulty<S> {
     async fn create(&self, new: NewTask) -> Result<Created, StoreError> {
         pass!(self.plan, "store.create", self.inner.create(new.clone()))
+    }
+
+    async fn of_key(&self, owner: &UserId, key: &IdempotencyKey) -> Result<Option<Task>, StoreError> {
+        pass!(self.plan, "store.of_key", self.inner.of_key(owner, key))
     }
 
     async fn find(&self, id: TaskId) -> Result<Option<Task>, StoreError> {

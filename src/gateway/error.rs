@@ -11,11 +11,13 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::routes::plans::PlanChangeBody;
 use crate::BoxError;
 use crate::action::ClusterError;
 use crate::bus::BusError;
 use crate::store::StoreError;
-use crate::task::Fault;
+use crate::task::plan::Differences;
+use crate::task::{Fault, PlanHash};
 use crate::tickets::TicketError;
 
 /// Characters of a field name or a reason that are sent back. Both may quote the request, which may be large.
@@ -42,6 +44,8 @@ pub enum ApiError {
     Method,
     /// The request does not fit the state of things.
     Conflict(String),
+    /// The plan that the request demands is another one by now.
+    PlanChanged(Box<PlanChange>),
     /// The body has more bytes than this resource takes.
     TooLarge,
     /// The body is not JSON.
@@ -73,7 +77,7 @@ impl ApiError {
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::PlanChanged(_) => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooMany(..) => StatusCode::TOO_MANY_REQUESTS,
@@ -91,6 +95,7 @@ impl ApiError {
             Self::NotFound(_) => "not-found",
             Self::Method => "method-not-allowed",
             Self::Conflict(_) => "conflict",
+            Self::PlanChanged(_) => "plan-changed",
             Self::TooLarge => "too-large",
             Self::MediaType => "media-type",
             Self::TooMany(..) => "too-many-requests",
@@ -105,6 +110,7 @@ impl ApiError {
             Self::Unauthorized(why) | Self::Forbidden(why) | Self::NotFound(why) => (*why).to_owned(),
             Self::Method => "this resource does not take this method".to_owned(),
             Self::Conflict(why) => why.clone(),
+            Self::PlanChanged(change) => change.sentence(),
             Self::TooLarge => "the body is larger than this resource takes".to_owned(),
             Self::MediaType => "send the body as JSON, with content-type application/json".to_owned(),
             Self::TooMany(_, why) => (*why).to_owned(),
@@ -148,7 +154,39 @@ impl ApiError {
                 }
                 _ => Vec::new(),
             },
+            plan: match self {
+                Self::PlanChanged(change) => Some(PlanChange::clone(change)),
+                _ => None,
+            },
         }
+    }
+}
+
+/// How a plan that was agreed to is another one by now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanChange {
+    /// The hash of the plan of now.
+    pub hash: PlanHash,
+    /// What became different, where the plan from before is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub differences: Option<Differences>,
+}
+
+impl PlanChange {
+    fn sentence(&self) -> String {
+        let Some(differences) = &self.differences else {
+            return "the plan is not what it was, and this gateway does not know that one any more: make a plan \
+                    anew and compare"
+                .to_owned();
+        };
+        let nodes = differences.nodes.len() + differences.more as usize;
+        let count = match nodes {
+            0 => None,
+            1 => Some("something else would be done to 1 node".to_owned()),
+            nodes => Some(format!("something else would be done to {nodes} nodes")),
+        };
+        let what = differences.task.iter().cloned().chain(count).collect::<Vec<_>>().join("; ");
+        format!("the plan is not what it was: {what}")
     }
 }
 
@@ -196,6 +234,10 @@ pub struct Problem {
     /// Each field that is wrong; at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// How the plan that was demanded is another one by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<PlanChangeBody>)]
+    pub plan: Option<PlanChange>,
 }
 
 /// One field that is wrong.

@@ -12,6 +12,7 @@ mod hub;
 mod limits;
 pub mod live;
 pub mod openapi;
+mod plan;
 pub mod routes;
 mod submit;
 
@@ -42,7 +43,8 @@ use self::limits::Limits;
 use self::live::nodes::Streams;
 use self::live::outbox::Bounds;
 use self::live::snapshot::Snapshots;
-use crate::action::NodeViews;
+use self::plan::Plans;
+use crate::action::Planner;
 use crate::bus::{Feed, Publisher};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, LimitsConfig, LiveConfig, ServerConfig};
@@ -77,7 +79,7 @@ pub struct Parts {
     /// Keeps tickets of browsers.
     pub tickets: Arc<dyn Tickets>,
     /// Knows clusters and their nodes.
-    pub clusters: Arc<dyn NodeViews>,
+    pub clusters: Arc<dyn Planner>,
     /// Tells the time of day.
     pub clock: Arc<dyn Clock>,
     /// Counts.
@@ -90,6 +92,8 @@ pub struct Parts {
     pub limits: LimitsConfig,
     /// Keys.
     pub auth: AuthConfig,
+    /// Items of one task that a worker has in hand at once, for estimates.
+    pub lanes_per_task: u32,
     /// Whether the `wait` action may be submitted.
     pub wait_action: bool,
     /// This replica.
@@ -104,6 +108,7 @@ pub struct Shared {
     verifier: Verifier,
     hub: Arc<Hub>,
     limits: Limits,
+    plans: Plans,
     snapshots: Snapshots,
     streams: Streams,
     /// Every connection and session; empty when all have ended.
@@ -194,16 +199,8 @@ impl Shared {
         let streams = Streams::new(parts.limits.sockets_per_user);
         let (feed, store) = (Arc::clone(&parts.feed), Arc::clone(&parts.store));
         let snapshots = Snapshots::new(feed, store, parts.live.snapshot_recent);
-        Self {
-            parts,
-            verifier,
-            hub: Arc::new(hub),
-            limits,
-            snapshots,
-            streams,
-            tracker: TaskTracker::new(),
-            stopping,
-        }
+        let (hub, plans, tracker) = (Arc::new(hub), Plans::new(), TaskTracker::new());
+        Self { parts, verifier, hub, limits, plans, snapshots, streams, tracker, stopping }
     }
 }
 
@@ -232,9 +229,10 @@ async fn run(shared: Arc<Shared>, listener: TcpListener, life: Lifecycle) {
 
 /// Every route. Live connections are outside the request time-out.
 fn router(shared: Arc<Shared>) -> Router {
-    use routes::{clusters, control, live, node_list, nodes, openapi, tasks};
+    use routes::{clusters, control, live, node_list, nodes, openapi, plans, tasks};
     let submits = Router::new()
         .route("/tasks", post(tasks::create))
+        .route("/plans", post(plans::create))
         .route("/nodes/batch/cordon", post(nodes::cordon))
         .route("/nodes/batch/uncordon", post(nodes::uncordon))
         .route("/nodes/batch/drain", post(nodes::drain))

@@ -8,7 +8,7 @@ use utoipa::openapi::{RefOr, Response};
 use utoipa::{Modify, OpenApi};
 
 use super::error::{FieldError, Problem};
-use super::routes::{clusters, control, live, node_list, nodes, tasks};
+use super::routes::{clusters, control, live, node_list, nodes, plans, tasks};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,7 +20,7 @@ use super::routes::{clusters, control, live, node_list, nodes, tasks};
     paths(
         nodes::cordon, nodes::uncordon, nodes::drain, nodes::label, nodes::unlabel, nodes::taint, nodes::untaint,
         nodes::copy_taints, nodes::annotate, nodes::unannotate,
-        tasks::create, tasks::list, tasks::get, tasks::items, control::cancel, control::pause, control::resume,
+        tasks::create, plans::create, tasks::list, tasks::get, tasks::items, control::cancel, control::pause, control::resume,
         control::concurrency, control::retry,
         clusters::list, node_list::list, node_list::get, node_list::follow,
         live::ticket, live::ws, live::events

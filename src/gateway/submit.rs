@@ -13,11 +13,11 @@ use sha2::{Digest, Sha256};
 use super::Shared;
 use super::auth::Caller;
 use super::error::ApiError;
+use super::plan;
 use crate::bus::BusError;
 use crate::store::{Created, IdempotencyKey, NewRetry, NewTask, OutboxRow, StoreError, Task};
 use crate::task::{
-    ActionSpec, ClusterName, Draft, Event, EventKind, FailureBudget, Retry, RetryDraft, Seq, Strategy,
-    StrategyDraft, TaskId, TaskSpec, UserId,
+    ActionSpec, ClusterName, Draft, Event, EventKind, Fault, Retry, RetryDraft, Seq, TaskId, TaskSpec, UserId,
 };
 
 /// The header that makes a repeated submit return the first task.
@@ -26,6 +26,9 @@ pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const KEY_LEN_MAX: usize = 255;
 /// How long a submit waits for watchers and workers to be told, each.
 const TELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Keys of others that are named in one refusal.
+const FAULTS_MAX: usize = 20;
 
 /// How the fields of a request are called by the route it came through.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +56,14 @@ pub(crate) async fn submit(
     names: FieldNames,
 ) -> Result<Created, ApiError> {
     caller.may_write()?;
+    let agreed = draft.plan_hash.as_deref().and_then(|hash| hash.parse().ok());
     let spec = check(shared, draft, names)?;
-    let key = key(headers, || fingerprint(&spec))?;
+    let key = key(headers, || spec.fingerprint())?;
+    if let Some(agreed) = agreed
+        && let Some(task) = plan::demand(shared, caller, (&spec, key.as_ref(), agreed), names).await?
+    {
+        return Ok(Created::Existing(task));
+    }
     let (id, open_max) = (TaskId::generate(), shared.parts.limits.open_tasks_per_user);
     let new = NewTask { id, owner: caller.user.clone(), spec, key, open_max };
     let created = shared.parts.store.create(new).await?;
@@ -98,11 +107,16 @@ async fn announce_created(shared: &Shared, created: &Created) {
 }
 
 /// Every rule, those of this installation included.
-fn check(shared: &Shared, draft: Draft, names: FieldNames) -> Result<TaskSpec, ApiError> {
-    let spec = TaskSpec::new(draft).map_err(|error| {
-        let renamed = error.faults.into_iter().map(|fault| fault.renamed(|field| name_of(field, names)));
+pub(crate) fn check(shared: &Shared, draft: Draft, names: FieldNames) -> Result<TaskSpec, ApiError> {
+    let invalid = |faults: Vec<Fault>| {
+        let renamed = faults.into_iter().map(|fault| fault.renamed(|field| name_of(field, names)));
         ApiError::Invalid(renamed.collect())
-    })?;
+    };
+    let spec = TaskSpec::new(draft).map_err(|error| invalid(error.faults))?;
+    let faults = shared.parts.clusters.faults(&spec.action);
+    if !faults.is_empty() {
+        return Err(invalid(faults.into_iter().take(FAULTS_MAX).collect()));
+    }
     if matches!(spec.action, ActionSpec::Wait(_)) {
         return match shared.parts.wait_action {
             true => Ok(spec),
@@ -155,24 +169,6 @@ fn key(
     Ok(Some(IdempotencyKey { key: key.to_owned(), fingerprint: fingerprint() }))
 }
 
-/// The request as understood, in one fixed form: spelling, order of fields and route do not matter.
-#[derive(Serialize)]
-struct Canonical<'a> {
-    action: &'a str,
-    parameters: serde_json::Value,
-    cluster: &'a str,
-    items: Vec<&'a str>,
-    reason: Option<&'a str>,
-    priority: i16,
-    concurrency: Option<u16>,
-    item_timeout_ms: Option<u128>,
-    max_attempts: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failure_budget: Option<FailureBudget>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    strategy: Option<StrategyDraft>,
-}
-
 /// A retry in one fixed form. Not its items: a repeat must find the first retry, whatever that has come to.
 #[derive(Serialize)]
 struct CanonicalRetry<'a> {
@@ -183,23 +179,6 @@ struct CanonicalRetry<'a> {
 
 fn fingerprint_of_retry(parent: TaskId, draft: &RetryDraft) -> [u8; 32] {
     let canonical = CanonicalRetry { retry_of: parent.to_string(), draft };
-    Sha256::digest(super::live::protocol::json(&canonical)).into()
-}
-
-fn fingerprint(spec: &TaskSpec) -> [u8; 32] {
-    let canonical = Canonical {
-        action: spec.action.name(),
-        parameters: spec.action.parameters(),
-        cluster: spec.cluster.as_str(),
-        items: spec.items.iter().map(crate::task::ItemName::as_str).collect(),
-        reason: spec.reason.as_deref(),
-        priority: spec.priority.0,
-        concurrency: spec.concurrency,
-        item_timeout_ms: spec.item_timeout.map(|timeout| timeout.as_millis()),
-        max_attempts: spec.max_attempts,
-        failure_budget: spec.budget,
-        strategy: spec.strategy.as_ref().map(Strategy::draft),
-    };
     Sha256::digest(super::live::protocol::json(&canonical)).into()
 }
 
@@ -272,25 +251,7 @@ fn after_a_loss(now: Timestamp) -> Seq {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    fn spec(draft: serde_json::Value) -> TaskSpec {
-        TaskSpec::new(serde_json::from_value(draft).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn a_fingerprint_is_of_the_meaning_and_not_of_the_spelling() {
-        let a = spec(json!({"action": "label", "cluster": "c", "items": ["n"],
-            "parameters": {"labels": {"a": "1", "b": "2"}}}));
-        let b =
-            spec(json!({"parameters": {"overwrite": false, "labels": {"b": "2", "a": "1"}}, "items": ["n"],
-            "cluster": "c", "action": "label", "priority": 0, "reason": " "}));
-        assert_eq!(fingerprint(&a), fingerprint(&b));
-        let c = TaskSpec { max_attempts: 4, ..a.clone() };
-        assert_ne!(fingerprint(&a), fingerprint(&c));
-    }
 
     #[test]
     fn faults_are_named_as_the_route_names_its_fields() {

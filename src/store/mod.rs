@@ -228,6 +228,12 @@ pub trait TaskStore: Outbox {
     /// has too many tasks that are not over; neither uses the key up.
     async fn create(&self, new: NewTask) -> Result<Created, StoreError>;
 
+    /// The task that a key of this user has made, if any.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyConflict`] when it was made with another body.
+    async fn of_key(&self, owner: &UserId, key: &IdempotencyKey) -> Result<Option<Task>, StoreError>;
+
     /// One task, or `None`. Whether the caller may see it is the gateway's business: the owner is in it.
     async fn find(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
 

@@ -1,7 +1,7 @@
 //! The core: what a task is and how it changes. Pure; no async, no IO, and no clock (time comes in as a value).
 //!
 //! Reading order: [`ids`] · [`spec`] (what a user may ask for) · [`item`] · [`counts`] · [`budget`] (how many may fail) ·
-//! [`strategy`] (in which waves, when) · [`state`] (the one transition function) · [`step`] (what an item in work is at) ·
+//! [`strategy`] (in which waves, when) · [`plan`] (what it would do) · [`state`] (the one transition function) · [`step`] (what an item in work is at) ·
 //! [`event`] · [`snapshot`] (a fold of events) · [`position`] (a place in a stream).
 
 pub mod budget;
@@ -9,6 +9,7 @@ pub mod counts;
 pub mod event;
 pub mod ids;
 pub mod item;
+pub mod plan;
 pub mod position;
 pub mod snapshot;
 pub mod spec;
@@ -21,6 +22,7 @@ pub use counts::Counts;
 pub use event::{Event, EventKind, ItemChange};
 pub use ids::{Attempt, ClusterName, IdError, ItemName, ReplicaId, Seq, TaskId, UserId};
 pub use item::{Effect, Item, ItemOutcome, ItemResult, ItemState};
+pub use plan::{Plan, PlanHash};
 pub use position::{EntryId, Epoch, Position};
 pub use snapshot::{Folded, Snapshot, TaskView};
 pub use spec::{ActionSpec, Draft, Fault, Priority, Retry, RetryDraft, Selector, SpecError, TaskSpec};

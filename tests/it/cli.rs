@@ -386,3 +386,33 @@ fn a_failure_budget_of_the_command_line_stops_the_task() {
     let (code, _, err) = submit(&["--max-failed", "100%"]);
     assert!(code == 2 && err.contains("failure_budget.percent must be from 0 to 99"), "{code} {err}");
 }
+
+#[test]
+fn a_plan_is_printed_and_can_be_demanded() {
+    let server = Server::start();
+    let wait = ["submit", "wait", "-c", "local", "n-[01-12]", "--duration", "10ms", "--canary", "2"];
+    let with = |more: &[&str]| server.run(&[&wait[..], more].concat());
+    let (code, out, err) = with(&["--plan"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.starts_with("wait on local: 12 nodes: 12 to change\norder: as given, in 2 waves of 2, 10"),
+        "{out}"
+    );
+    assert!(out.lines().all(|line| line.chars().count() <= 80 || line.starts_with("order")), "{out}");
+    let hash = out.lines().find_map(|line| line.strip_prefix("plan ")).unwrap().to_owned();
+    assert!(err.contains(&format!("--canary 2 --plan-hash {hash}")), "{err}");
+    assert_eq!(server.run(&["tasks", "--json"]).1, "", "nothing was submitted");
+    let (code, out, _) = with(&["--plan", "--json"]);
+    let plan = lines(&out).remove(0);
+    assert_eq!((code, plan["hash"].as_str()), (0, Some(hash.as_str())));
+    assert_eq!(plan["nodes"].as_array().unwrap().len(), 12);
+    let (code, out, err) = with(&["--plan-hash", &hash, "--watch"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, err) = with(&["--reason", "other", "--plan-hash", &hash]);
+    assert_eq!(code, 4, "{out}{err}");
+    assert!(out.contains("this is another request than the one that was planned"), "{out}{err}");
+    let (code, _, err) = with(&["--plan-hash", "x"]);
+    assert!(code == 2 && err.contains("64 hexadecimal digits"), "{err}");
+    let (code, out, _) = with(&["--fail-every", "3", "--plan"]);
+    assert!(code == 1 && out.contains("4 would fail"), "{out}");
+}

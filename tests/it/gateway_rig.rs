@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use milepost::action::{
-    ClusterError, Clusters, Freshness, NodeChanges, NodeDetail, NodePods, NodeView, NodeViews, Nodes,
+    ClusterError, Clusters, Freshness, NodeChanges, NodeDetail, NodePods, NodeView, NodeViews, Nodes, Planner,
 };
 use milepost::bus::Publisher;
 use milepost::bus::memory::MemoryBus;
@@ -18,8 +18,10 @@ use milepost::gateway::{self, Gateway, Parts};
 use milepost::lifecycle::Lifecycle;
 use milepost::store::memory::MemoryStore;
 use milepost::store::{TaskQuery, TaskStore};
+use milepost::task::plan::{Outcome, Survey};
 use milepost::task::{
-    Attempt, ClusterName, Counts, Event, EventKind, ItemName, ReplicaId, Seq, Status, TaskId, UserId,
+    ActionSpec, Attempt, ClusterName, Counts, Event, EventKind, Fault, ItemName, ReplicaId, Seq, Status,
+    TaskId, TaskSpec, UserId,
 };
 use milepost::telemetry::metrics::Metrics;
 use milepost::tickets::memory::MemoryTickets;
@@ -71,6 +73,17 @@ impl NodeViews for OneCluster {
 
     async fn follow(&self, cluster: &ClusterName) -> Result<(Nodes, NodeChanges), ClusterError> {
         Ok((self.nodes(cluster).await?, NodeChanges::never()))
+    }
+}
+
+#[async_trait]
+impl Planner for OneCluster {
+    fn faults(&self, _: &ActionSpec) -> Vec<Fault> {
+        Vec::new()
+    }
+
+    async fn survey(&self, spec: &TaskSpec, _: &UserId) -> Result<Survey, ClusterError> {
+        Ok(Survey::alike(&spec.items, Outcome::Change, "as asked"))
     }
 }
 
@@ -165,6 +178,7 @@ pub fn parts(bus: &Arc<MemoryBus>, store: &Arc<MemoryStore>) -> Parts {
         live: LiveConfig::default(),
         limits: LimitsConfig { requests_per_second: 10_000, ..LimitsConfig::default() },
         auth: AuthConfig::default(),
+        lanes_per_task: 20,
         wait_action: true,
         replica: ReplicaId::new("test-1").unwrap(),
         mode: "memory".into(),

@@ -14,6 +14,7 @@ mod life;
 mod nodes;
 mod oracle;
 mod outage;
+mod plan;
 mod pods;
 mod simulator_command;
 
@@ -25,7 +26,7 @@ use milepost::action::{
 };
 use milepost::clock::{Clock, SystemClock};
 use milepost::config::{ActionsConfig, ClusterConfig};
-use milepost::simulator::{Simulator, SimulatorConfig};
+use milepost::simulator::{LoggedRequest, Simulator, SimulatorConfig};
 use milepost::store::Task;
 use milepost::task::spec::{Draft, TaskSpec};
 use milepost::task::{ClusterName, Effect, ItemName, TaskId, UserId};
@@ -104,6 +105,12 @@ fn task(cluster: &str, action: &str, parameters: Value) -> Task {
     };
     let spec = TaskSpec::new(draft).unwrap();
     Task::accepted(TaskId::generate(), UserId::new("ada").unwrap(), &spec, SystemClock.now())
+}
+
+/// The requests that are no questions about rights.
+fn acts(simulator: &Simulator) -> Vec<LoggedRequest> {
+    let asks = |request: &LoggedRequest| request.path.ends_with("/selfsubjectaccessreviews");
+    simulator.requests().into_iter().filter(|request| !asks(request)).collect()
 }
 
 fn labels(key: &str, value: &str, overwrite: bool) -> Value {

@@ -38,6 +38,7 @@ mod lost_ends;
 mod main_job;
 mod maintenance;
 mod model;
+mod plans;
 mod redis_keys;
 mod redis_topology;
 mod servers;

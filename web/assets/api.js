@@ -7,8 +7,9 @@ const NODES_PAGE = 1_000;
 
 /** What went wrong, as problem details (RFC 9457) say it, or as the network does. `status` is 0 without an answer. */
 export class Problem extends Error {
-  constructor(status, title, { detail = null, faults = [], retryAfterMs = null } = {}) {
+  constructor(status, title, { detail = null, faults = [], retryAfterMs = null, plan = null } = {}) {
     super(detail ?? title);
+    this.plan = plan;
     this.status = status;
     this.title = title;
     this.faults = faults;
@@ -25,6 +26,7 @@ export function problemOf(status, retryAfter, body) {
   return new Problem(status, isText(told.title) ? told.title : `The server answered ${status}`, {
     detail: isText(told.detail) ? told.detail : null,
     faults: faults.map((fault) => ({ field: String(fault.field ?? ""), reason: String(fault.reason ?? "") })),
+    plan: told.plan ?? null,
     retryAfterMs: /^\d+$/.test(retryAfter ?? "") ? Number(retryAfter) * 1000 : null,
   });
 }
@@ -109,6 +111,11 @@ export class Api {
   /** Tries what failed again, as a further task. */
   retry(id, key) {
     return this.#send("POST", `/tasks/${encodeURIComponent(id)}/retry`, {}, { "Idempotency-Key": key });
+  }
+
+  /** What a submit would do. Changes nothing. */
+  plan(body) {
+    return this.#send("POST", "/plans", body);
   }
 
   submit(action, body, key) {

@@ -57,6 +57,11 @@ impl Annotations {
         }
     }
 
+    /// Whether the value of a key is known only when a task writes it: which task it is, and when.
+    pub(super) fn is_of_run(&self, key: &str) -> bool {
+        key == self.task || key == self.time
+    }
+
     /// Whether a text names the reasons of others: a prefix, or a prefix and a name.
     pub(super) fn is_foreign(text: &str) -> bool {
         let (prefix, name) = text.split_once('/').map_or((text, None), |(prefix, name)| (prefix, Some(name)));

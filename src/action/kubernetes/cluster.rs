@@ -28,6 +28,7 @@ use super::breaker::{Breaker, Pass, Turned};
 use super::errors::{CallError, Meaning, root_cause};
 use super::meter::Meter;
 use super::pace::Pace;
+use super::rights::Rights;
 use super::{agent, busy};
 use crate::BoxError;
 use crate::task::ClusterName;
@@ -97,6 +98,7 @@ pub(super) struct Cluster {
     writes: Pace,
     room: Semaphore,
     breaker: Breaker,
+    pub(super) rights: Rights,
     call_timeout: Duration,
     pub(super) meter: Meter,
 }
@@ -114,6 +116,7 @@ impl Cluster {
             writes: Pace::new(limits.per_second),
             room: Semaphore::new(limits.at_once.max(1)),
             breaker: Breaker::default(),
+            rights: Rights::default(),
             call_timeout: limits.call_timeout,
         }
     }
@@ -233,6 +236,16 @@ impl Cluster {
         sender: &HeaderValue,
     ) -> Result<T, CallError> {
         self.turn_of(self.pace_of(&request)).await?;
+        self.send(request, sender, self.call_timeout).await
+    }
+
+    /// Asks a question that is put as a create and changes nothing: its turn is that of a read.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        request: hyper::Request<Vec<u8>>,
+        sender: &HeaderValue,
+    ) -> Result<T, CallError> {
+        self.turn_of(&self.reads).await?;
         self.send(request, sender, self.call_timeout).await
     }
 

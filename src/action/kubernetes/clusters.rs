@@ -144,6 +144,11 @@ impl KubeClusters {
         self.make.list_timeout
     }
 
+    /// What decisions go by in every cluster.
+    pub(super) fn rules(&self) -> (&Annotations, &Protected) {
+        (&self.make.annotations, &self.protected)
+    }
+
     /// Whether there is such a cluster.
     #[must_use]
     pub fn has(&self, name: &ClusterName) -> bool {
@@ -173,10 +178,13 @@ impl KubeClusters {
         let sender = agent::of_task(task);
         Ok(Some(match &task.action {
             ActionSpec::Drain(asked) => {
-                Arc::new(Drain::new(task, asked, &self.make.annotations, &cluster, (clock, sender)))
+                let evictions = cluster.preflight(&task.action, &sender).await?;
+                let with = (clock, sender, evictions);
+                Arc::new(Drain::new(task, asked, &self.make.annotations, &cluster, with))
             }
             _ => {
                 let change = Change::new(task, &self.make.annotations, &self.protected)?;
+                cluster.preflight(&task.action, &sender).await?;
                 Arc::new(NodeAction { cluster, change, clock, sender })
             }
         }))

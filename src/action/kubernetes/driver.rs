@@ -16,7 +16,7 @@ use super::cluster::Cluster;
 use super::copy::Copy;
 use super::errors::{Call, CallError};
 use super::node::Observed;
-use super::protected::{Kind, Protected};
+use super::protected::Protected;
 use super::{Decision, annotate, cordon, label, taint};
 use crate::action::{Action, ActionError, Context, Done, Target};
 use crate::clock::Clock;
@@ -81,25 +81,26 @@ impl Change {
                 )));
             }
         };
-        change.check_keys(protected)?;
-        Ok(change)
-    }
-
-    fn check_keys(&self, protected: &Protected) -> Result<(), ActionError> {
-        match self {
-            Self::Cordon(..) | Self::Uncordon(..) | Self::CopyTaints(_) => Ok(()),
-            Self::Label(wanted) => protected.check(Kind::Label, wanted.labels.keys()),
-            Self::Unlabel(unwanted) => protected.check(Kind::Label, &unwanted.keys),
-            Self::Taint(wanted) => protected.check(Kind::Taint, wanted.taints.iter().map(|taint| &taint.key)),
-            Self::Untaint(unwanted) => {
-                protected.check(Kind::Taint, unwanted.taints.iter().map(|taint| &taint.key))
-            }
-            Self::Annotate(wanted) => protected.check(Kind::Annotation, wanted.annotations.keys()),
-            Self::Unannotate(unwanted) => protected.check(Kind::Annotation, &unwanted.keys),
+        // Gateways refuse it too; a task may have been accepted under other settings.
+        match protected.faults(&task.action).first() {
+            Some(fault) => Err(ActionError::permanent(format!("{} {}", fault.field, fault.words()))),
+            None => Ok(change),
         }
     }
 
-    fn decide(&self, node: &Observed, now: Timestamp) -> Result<Decision, ActionError> {
+    /// Reads what is to be copied, once.
+    pub(super) async fn ready(&self, cluster: &Cluster, sender: &HeaderValue) -> Result<(), ActionError> {
+        let Self::CopyTaints(copy) = self else { return Ok(()) };
+        let from = copy.asked.from.as_str();
+        let read = copy.found.get_or_try_init(|| async {
+            let node = cluster.get(from, sender).await.map_err(|error| Stop::Called(error, "get"))?;
+            copy.of(&Observed::from(node).taints).map_err(Stop::Decided)
+        });
+        read.await.map(drop).map_err(|stop| stop.into_action(cluster, from))
+    }
+
+    /// What it comes to for a node as it was read.
+    pub(super) fn decide(&self, node: &Observed, now: Timestamp) -> Result<Decision, ActionError> {
         match self {
             Self::Cordon(annotations, note) => Ok(cordon::cordon(node, annotations, note, now)),
             Self::Uncordon(annotations, asked) => Ok(cordon::uncordon(node, annotations, asked)),
@@ -119,7 +120,7 @@ impl Change {
 }
 
 /// A name goes into the path of requests, so one with a slash would be a request about something else.
-fn check_name(name: &str) -> Result<(), ActionError> {
+pub(super) fn check_name(name: &str) -> Result<(), ActionError> {
     match Annotations::is_dns_name(name) {
         true => Ok(()),
         false => Err(ActionError::permanent(format!(
@@ -156,18 +157,6 @@ impl Stop {
 }
 
 impl NodeAction {
-    /// Reads what is to be copied, once.
-    async fn ready(&self) -> Result<(), ActionError> {
-        let Change::CopyTaints(copy) = &self.change else { return Ok(()) };
-        let from = copy.asked.from.as_str();
-        let read = copy.found.get_or_try_init(|| async {
-            let node =
-                self.cluster.get(from, &self.sender).await.map_err(|error| Stop::Called(error, "get"))?;
-            copy.of(&Observed::from(node).taints).map_err(Stop::Decided)
-        });
-        read.await.map(drop).map_err(|stop| stop.into_action(&self.cluster, from))
-    }
-
     async fn round(&self, name: &str) -> Result<Done, Stop> {
         let node = self.cluster.get(name, &self.sender).await.map_err(|error| Stop::Called(error, "get"))?;
         let decision = self.change.decide(&node.into(), self.clock.now()).map_err(Stop::Decided)?;
@@ -186,7 +175,7 @@ impl Action for NodeAction {
     async fn run(&self, target: Target<'_>, _: &Context) -> Result<Done, ActionError> {
         let name = target.name.as_str();
         check_name(name)?;
-        self.ready().await?;
+        self.change.ready(&self.cluster, &self.sender).await?;
         let rounds = (|| self.round(name)).retry(after_conflicts()).when(Stop::is_conflict);
         rounds.await.map_err(|stop| stop.into_action(&self.cluster, name))
     }

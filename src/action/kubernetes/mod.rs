@@ -24,6 +24,8 @@ mod node;
 mod pace;
 mod protected;
 mod reflector;
+mod rights;
+mod survey;
 mod taint;
 mod views;
 

@@ -42,7 +42,8 @@ pub(super) fn known(node: DynamicObject, annotations: &Annotations) -> (NodeView
     (view(node, annotations), more)
 }
 
-fn view(node: DynamicObject, annotations: &Annotations) -> NodeView {
+/// A node for lists and pickers.
+pub(super) fn view(node: DynamicObject, annotations: &Annotations) -> NodeView {
     let status = &node.data["status"];
     let holds = |condition: &&Value| condition["status"] == "True";
     let conditions = || status["conditions"].as_array().into_iter().flatten();

@@ -5,7 +5,7 @@
 //! the same prefixes are meant for people and are left out. A cluster without a cloud may need others, such as zones set
 //! by hand: `actions.allowed_keys` names them.
 
-use crate::action::ActionError;
+use crate::task::{ActionSpec, Fault};
 
 /// What a key is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,16 +86,37 @@ pub(super) struct Protected {
 }
 
 impl Protected {
-    /// Refuses keys that belong to somebody else.
-    pub(super) fn check<'a>(
-        &self,
-        kind: Kind,
-        keys: impl IntoIterator<Item = &'a String>,
-    ) -> Result<(), ActionError> {
-        keys.into_iter().try_for_each(|key| match self.holds(kind, key) {
-            true => Err(ActionError::permanent(sentence(kind, key))),
-            false => Ok(()),
-        })
+    /// What an action would change and may not, each with its field: keys that belong to somebody else. That of a copy is
+    /// not refused but left out, once it is known.
+    pub(super) fn faults(&self, action: &ActionSpec) -> Vec<Fault> {
+        let keys = |kind, keys: &[String]| {
+            let named = keys.iter().enumerate().map(|(i, key)| (format!("parameters.keys[{i}]"), key));
+            self.held(kind, named)
+        };
+        match action {
+            ActionSpec::Label(wanted) => {
+                self.held(Kind::Label, fields("parameters.labels", wanted.labels.keys()))
+            }
+            ActionSpec::Unlabel(unwanted) => keys(Kind::Label, &unwanted.keys),
+            ActionSpec::Taint(wanted) => self.held(Kind::Taint, taints(wanted.taints.iter().map(|t| &t.key))),
+            ActionSpec::Untaint(unwanted) => {
+                self.held(Kind::Taint, taints(unwanted.taints.iter().map(|t| &t.key)))
+            }
+            ActionSpec::Annotate(wanted) => {
+                self.held(Kind::Annotation, fields("parameters.annotations", wanted.annotations.keys()))
+            }
+            ActionSpec::Unannotate(unwanted) => keys(Kind::Annotation, &unwanted.keys),
+            ActionSpec::Cordon
+            | ActionSpec::Uncordon(_)
+            | ActionSpec::Drain(_)
+            | ActionSpec::CopyTaints(_)
+            | ActionSpec::Wait(_) => Vec::new(),
+        }
+    }
+
+    fn held<'a>(&self, kind: Kind, keys: impl IntoIterator<Item = (String, &'a String)>) -> Vec<Fault> {
+        let held = keys.into_iter().filter(|(_, key)| self.holds(kind, key));
+        held.map(|(field, key)| Fault::new(field, sentence(kind, key))).collect()
     }
 
     /// Whether a key belongs to somebody else.
@@ -114,6 +135,17 @@ impl Protected {
     }
 }
 
+fn fields<'a>(
+    map: &'static str,
+    keys: impl Iterator<Item = &'a String>,
+) -> impl Iterator<Item = (String, &'a String)> {
+    keys.map(move |key| (format!("{map}.{key}"), key))
+}
+
+fn taints<'a>(keys: impl Iterator<Item = &'a String>) -> impl Iterator<Item = (String, &'a String)> {
+    keys.enumerate().map(|(i, key)| (format!("parameters.taints[{i}].key"), key))
+}
+
 fn is_of_kubernetes(prefix: &str) -> bool {
     ["kubernetes.io", "k8s.io"].iter().any(|domain| {
         prefix.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with(['.', '-']))
@@ -127,12 +159,15 @@ fn sentence(kind: Kind, key: &str) -> String {
         Kind::Annotation => "annotation",
     };
     format!(
-        "the {what} {key} belongs to Kubernetes or to another program and is not changed; actions.allowed_keys can allow it"
+        "is the {what} {key}, which belongs to Kubernetes or to another program and is not changed; \
+         actions.allowed_keys can allow it"
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn holds(kind: Kind, key: &str) -> bool {
@@ -202,10 +237,27 @@ mod tests {
     fn an_operator_may_allow_a_key_and_no_more_than_that() {
         let zone = "topology.kubernetes.io/zone".to_owned();
         let protected = Protected { allowed: vec![zone.clone()], own: String::new() };
-        assert!(protected.check(Kind::Label, [&zone]).is_ok());
-        let refused = protected.check(Kind::Label, [&zone, &"topology.kubernetes.io/region".to_owned()]);
-        assert!(
-            refused.unwrap_err().to_string().starts_with("the label topology.kubernetes.io/region belongs")
-        );
+        assert!(!protected.holds(Kind::Label, &zone));
+        assert!(protected.holds(Kind::Label, "topology.kubernetes.io/region"));
+    }
+
+    #[test]
+    fn each_fault_names_its_field() {
+        let protected = Protected { allowed: Vec::new(), own: "milepost.dev".into() };
+        let fields = |action: &str, parameters: serde_json::Value| {
+            let action = ActionSpec::parse(action, &parameters).unwrap();
+            protected.faults(&action).into_iter().map(|fault| fault.field).collect::<Vec<_>>()
+        };
+        let labels = json!({"labels": {"tier": "a", "kubernetes.io/hostname": "b"}});
+        assert_eq!(fields("label", labels), ["parameters.labels.kubernetes.io/hostname"]);
+        assert_eq!(fields("unlabel", json!({"keys": ["a", "kubernetes.io/arch"]})), ["parameters.keys[1]"]);
+        let taints = json!({"taints": [{"key": "a", "effect": "NoSchedule"},
+            {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}]});
+        assert_eq!(fields("taint", taints.clone()), ["parameters.taints[1].key"]);
+        assert_eq!(fields("untaint", taints), ["parameters.taints[1].key"]);
+        let annotations = json!({"annotations": {"milepost.dev/cordon-task": "x"}});
+        assert_eq!(fields("annotate", annotations), ["parameters.annotations.milepost.dev/cordon-task"]);
+        assert_eq!(fields("unannotate", json!({"keys": ["k3s.io/a"]})), ["parameters.keys[0]"]);
+        assert!(fields("copy_taints", json!({"from": "n1"})).is_empty());
     }
 }

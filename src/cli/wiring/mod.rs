@@ -150,6 +150,7 @@ impl Shared<'_> {
             live: self.config.live.clone(),
             limits: self.config.limits.clone(),
             auth: self.config.auth.clone(),
+            lanes_per_task: u32::try_from(self.config.worker.lanes_per_task).unwrap_or(u32::MAX),
             wait_action: self.config.actions.wait,
             replica: self.replica.clone(),
             mode: self.config.mode().to_string(),

@@ -7,5 +7,6 @@ pub(crate) mod live;
 pub(crate) mod node_list;
 pub(crate) mod nodes;
 pub(crate) mod openapi;
+pub(crate) mod plans;
 pub(crate) mod strategy;
 pub(crate) mod tasks;

@@ -48,6 +48,8 @@ macro_rules! batch {
             /// In which waves, order and windows; all at once, as given and at any time when left out.
             #[schema(value_type = Option<StrategyBody>)]
             pub strategy: Option<StrategyDraft>,
+            /// The hash of a plan: refuse the task, with what is different, if it would do something else by now.
+            pub plan_hash: Option<String>,
             $($(#[$field_doc])* pub $field: $type,)*
         }
 
@@ -66,6 +68,7 @@ macro_rules! batch {
                     max_attempts: body.max_attempts,
                     failure_budget: body.failure_budget,
                     strategy: body.strategy,
+                    plan_hash: body.plan_hash,
                 }
             }
         }
@@ -217,7 +220,7 @@ macro_rules! route {
             responses(
                 (status = 202, description = "The task is recorded", body = TaskBody),
                 (status = 200, description = "The key had made this task before", body = TaskBody),
-                (status = 409, description = "The key was used with another body", body = Problem),
+                (status = 409, description = "The key was used with another body, or the plan is not what it was", body = Problem),
                 (status = 422, description = "The request breaks rules; each field is named", body = Problem),
                 (status = 429, description = "Too many requests, or too many tasks that are not over", body = Problem),
                 (status = 503, description = "The record cannot be reached", body = Problem),

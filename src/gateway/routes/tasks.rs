@@ -321,6 +321,8 @@ pub struct DraftBody {
     failure_budget: Option<BudgetBody>,
     /// In which waves, order and windows; all at once, as given and at any time when left out.
     strategy: Option<StrategyBody>,
+    /// The hash of a plan: refuse the task, with what is different, if it would do something else by now.
+    plan_hash: Option<String>,
 }
 
 /// What to list.
@@ -359,7 +361,7 @@ pub struct ItemFilter {
     responses(
         (status = 202, description = "The task is recorded; Location is its address", body = TaskBody),
         (status = 200, description = "The key had made this task before", body = TaskBody),
-        (status = 409, description = "The key was used with another body", body = Problem),
+        (status = 409, description = "The key was used with another body, or the plan is not what it was", body = Problem),
         (status = 413, description = "The body is too large", body = Problem),
         (status = 422, description = "The request breaks rules; each field is named", body = Problem),
         (status = 429, description = "Too many requests, or too many tasks that are not over", body = Problem),

@@ -43,6 +43,9 @@ pub(super) async fn a_key_returns_the_task_that_it_made(store: AnyStore) {
         panic!("the second is the first")
     };
     assert_eq!(again, first);
+    let key = |fingerprint| keyed("ann", draft(2), "k", fingerprint).key.unwrap();
+    assert_eq!(store.of_key(&user("ann"), &key(1)).await.unwrap(), Some(first.clone()));
+    assert_eq!(store.of_key(&user("bob"), &key(1)).await.unwrap(), None);
     store.control(first.id, Control::Cancel).await.unwrap();
     let Created::Existing(over) = store.create(keyed("ann", draft(2), "k", 1)).await.unwrap() else {
         panic!("also when it is over")
@@ -56,6 +59,9 @@ pub(super) async fn a_key_with_another_body_is_refused(store: AnyStore) {
         panic!("the first is new")
     };
     let error = store.create(keyed("ann", draft(3), "k", 2)).await.unwrap_err();
+    assert!(matches!(error, StoreError::KeyConflict { task } if task == first.id), "{error}");
+    let key = keyed("ann", draft(3), "k", 2).key.unwrap();
+    let error = store.of_key(&user("ann"), &key).await.unwrap_err();
     assert!(matches!(error, StoreError::KeyConflict { task } if task == first.id), "{error}");
     assert_eq!(store.list(&all(10)).await.unwrap().len(), 1);
 }

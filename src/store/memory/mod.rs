@@ -17,9 +17,9 @@ use tokio::time::Instant;
 
 use self::book::{Book, Now};
 use super::{
-    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, HoldBack, ItemQuery,
-    Leadership, NewRetry, NewTask, NodeHeld, Outbox, OutboxId, OutboxRow, Renewal, Retries, StalledTask,
-    StoreError, Task, TaskQuery, TaskStore, UpkeepStore, Watched,
+    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, HoldBack, IdempotencyKey,
+    ItemQuery, Leadership, NewRetry, NewTask, NodeHeld, Outbox, OutboxId, OutboxRow, Renewal, Retries,
+    StalledTask, StoreError, Task, TaskQuery, TaskStore, UpkeepStore, Watched,
 };
 use crate::clock::Clock;
 use crate::task::{
@@ -62,6 +62,11 @@ impl Outbox for MemoryStore {
 impl TaskStore for MemoryStore {
     async fn create(&self, new: NewTask) -> Result<Created, StoreError> {
         self.book().create(new, &self.now())
+    }
+
+    async fn of_key(&self, owner: &UserId, key: &IdempotencyKey) -> Result<Option<Task>, StoreError> {
+        let known = self.book().of_key(owner, Some(key))?;
+        Ok(known.map(|(Created::New(task) | Created::Existing(task))| task))
     }
 
     async fn find(&self, id: TaskId) -> Result<Option<Task>, StoreError> {

@@ -24,6 +24,10 @@ impl TaskStore for PostgresStore {
         self.create_or_find(&new).await.map_err(while_("recording a task"))
     }
 
+    async fn of_key(&self, owner: &UserId, key: &IdempotencyKey) -> Result<Option<Task>, StoreError> {
+        self.task_of_key(owner, key).await.map_err(while_("reading the task of a key"))
+    }
+
     async fn find(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
         self.find_task(id).await.map_err(while_("reading a task"))
     }

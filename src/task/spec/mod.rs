@@ -4,6 +4,7 @@
 //! is in [`action`], what a retry may ask for in [`retry`]. Not here: whether the cluster exists and whether the user may do this (gateway).
 
 mod action;
+mod canonical;
 mod drain;
 mod fault;
 mod retry;
@@ -26,7 +27,7 @@ pub use retry::{Retry, RetryDraft};
 pub use selector::Selector;
 
 use self::fault::Faults;
-use super::{ClusterName, FailureBudget, ItemName, Strategy, StrategyDraft};
+use super::{ClusterName, FailureBudget, ItemName, PlanHash, Strategy, StrategyDraft};
 
 /// Most items in one task.
 pub const ITEMS_MAX: usize = 100_000;
@@ -83,6 +84,9 @@ pub struct Draft {
     /// In which waves, order and windows; all at once, as given and at any time when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<StrategyDraft>,
+    /// The hash of the plan that somebody agreed to. No part of what is asked for: a condition of asking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_hash: Option<String>,
 }
 
 /// A request in which every rule holds.
@@ -197,6 +201,9 @@ fn check_limits(draft: &Draft, faults: &mut Faults) {
     if draft.max_attempts.is_some_and(|n| !(1..=ATTEMPTS_MAX).contains(&n)) {
         faults.add("max_attempts", format!("must be from 1 to {ATTEMPTS_MAX}"));
     }
+    if let Some(Err(why)) = draft.plan_hash.as_deref().map(str::parse::<PlanHash>) {
+        faults.add("plan_hash", why);
+    }
     for (field, reason) in draft.failure_budget.iter().flat_map(FailureBudget::faults) {
         faults.add(format!("failure_budget{field}"), reason);
     }
@@ -250,6 +257,7 @@ mod tests {
             max_attempts: Some(0),
             failure_budget: Some(FailureBudget { percent: Some(100), ..FailureBudget::default() }),
             strategy: Some(StrategyDraft { canary: Some(0), ..StrategyDraft::default() }),
+            plan_hash: Some("x".into()),
             ..Draft::default()
         };
         let expected = [
@@ -262,6 +270,7 @@ mod tests {
             "concurrency",
             "item_timeout_ms",
             "max_attempts",
+            "plan_hash",
             "failure_budget.percent",
             "strategy.canary",
         ];

@@ -44,7 +44,8 @@ async fn a_cordon_costs_two_requests_and_names_its_sender() {
     let simulator = simulator(1).await;
     let hub = Hub::new(&simulator);
     hub.run("cordon", Value::Null, "node-001").await.unwrap();
-    let requests = simulator.requests();
+    let requests = super::acts(&simulator);
+    assert_eq!(simulator.requests().len(), 4, "two questions for the whole task");
     assert_eq!(requests.iter().map(|request| request.verb).collect::<Vec<_>>(), ["get", "patch"]);
     let sender = |request: &LoggedRequest| Sender::read(&request.user_agent);
     let senders: Vec<Sender> = requests.iter().filter_map(sender).collect();
@@ -179,7 +180,7 @@ async fn a_context_chooses_the_cluster_and_a_wrong_way_is_a_sentence() {
     for (cluster, asked) in [("other", [0, 2]), ("current", [2, 2])] {
         let action = registry.prepare(&task(cluster, "cordon", Value::Null)).await.ok().unwrap();
         assert_eq!(action.run(Target { index: 0, name: &name }, &Context::alone()).await, CHANGED);
-        assert_eq!(simulators.each_ref().map(|simulator| simulator.requests().len()), asked);
+        assert_eq!(simulators.each_ref().map(|simulator| super::acts(simulator).len()), asked);
     }
     for cluster in ["missing", "inside"] {
         let refused = registry.prepare(&task(cluster, "cordon", Value::Null)).await.err().unwrap();

@@ -254,7 +254,7 @@ async fn where_we_differ_from_kubectl_it_is_on_purpose() {
         (
             ("label node node-003 kubernetes.io/os=plan9 --overwrite", "label", system, "node-003"),
             false,
-            "Err(\"the label kubernetes.io/os belongs to",
+            "Err(\"parameters.labels.kubernetes.io/os is the label kubernetes.io/os, which belongs to",
         ),
         (
             (
@@ -264,7 +264,7 @@ async fn where_we_differ_from_kubectl_it_is_on_purpose() {
                 "node-001",
             ),
             false,
-            "Err(\"the taint node-role.kubernetes.io/control-plane belongs to",
+            "Err(\"parameters.taints[0].key is the taint node-role.kubernetes.io/control-plane, which belongs to",
         ),
     ];
     for (step, complains, outcome) in cases {
@@ -330,5 +330,5 @@ async fn a_name_that_is_part_of_a_path_reaches_nothing_else() {
         let refused = Hub::new(&simulator).run("cordon", Value::Null, name).await.unwrap_err();
         assert!(refused.to_string().contains("is no name of a node"), "{refused}");
     }
-    assert!(simulator.requests().is_empty());
+    assert!(super::acts(&simulator).is_empty());
 }

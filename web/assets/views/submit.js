@@ -5,12 +5,14 @@ import { attr, h, icon, perFrame, show, text } from "../dom.js";
 import { ACTIONS, ROWS, bodyOf, faultsOf, fieldOf, rowsOf, wordsOf } from "../draft.js";
 import { NodeFollower } from "../follow.js";
 import { plural } from "../format.js";
+import { planBodyOf } from "../plan.js";
 import { BudgetFields } from "./budget.js";
 import { DrainFields } from "./drain.js";
 import { StrategyFields } from "./strategy.js";
 import { ParameterRows } from "./parameters.js";
 import { NodeDialog } from "./node.js";
 import { NodePicker } from "./picker.js";
+import { PlanView } from "./plan.js";
 import { toast } from "./parts.js";
 
 /** Faults shown at one field; the rest is counted. */
@@ -25,6 +27,8 @@ export class SubmitPage {
   #book = null;
   #faults = new Map();
   #busy = false;
+  /** The plan that is shown, with the action and the body it was made of. */
+  #planned = null;
   /** The key of the body last sent: the same body again is the same task, a changed one is another. */
   #sent = { body: null, key: null };
 
@@ -81,24 +85,30 @@ export class SubmitPage {
       inputmode: "numeric",
     });
     this.send = h("button.primary", { type: "submit" });
+    this.look = h("button", { type: "button", onclick: () => this.#plan() }, "Plan");
+    this.back = h("a.button", { href: "#/" }, "Back");
+    this.edit = h("button", { type: "button", onclick: () => this.#leavePlan() }, "Edit");
+    this.plan = new PlanView();
     this.problem = h("p.fault", { role: "alert" });
-    const body = h(
+    this.body = h(
       "div.submit-body",
       {},
       h("div.card.side", {}, this.#side()),
       h("div.card", {}, this.#nodesField()),
     );
-    const foot = h("div.submit-foot", {}, this.problem, h("a.button", { href: "#/" }, "Back"), this.send);
+    const foot = h("div.submit-foot", {}, this.problem, this.back, this.edit, this.look, this.send);
     const head = h("div.submit-head", {}, h("h1", { tabindex: -1 }, "New batch"));
     this.node = h(
       "form.submit",
       { novalidate: true, hidden: true, "aria-label": "New batch" },
       head,
-      body,
+      this.body,
+      this.plan.node,
       foot,
     );
     document.body.append(this.detail.node);
     this.node.addEventListener("submit", (event) => this.#submit(event));
+    this.#leavePlan();
     this.#choose("cordon");
   }
 
@@ -205,6 +215,7 @@ export class SubmitPage {
   /** Shows the form with fresh clusters and nodes. */
   async open() {
     show(this.node, true);
+    this.#leavePlan();
     this.node.querySelector("h1").focus({ preventScroll: true });
     this.#showFaults([]);
     this.#reword();
@@ -310,7 +321,8 @@ export class SubmitPage {
     const chosen = this.picker.selection.size;
     const word = ACTIONS[this.#action].word;
     const words = chosen === 0 ? word : `${word} · ${plural(chosen, "node")}`;
-    this.send.replaceChildren(this.#busy ? "Submitting…" : words);
+    const send = this.#planned === null ? words : "Run this plan";
+    this.send.replaceChildren(this.#busy ? "Just a moment…" : send);
   }
 
   #values() {
@@ -336,24 +348,71 @@ export class SubmitPage {
 
   async #submit(event) {
     event.preventDefault();
-    if (this.#busy) return;
-    const values = this.#values();
-    const faults = faultsOf(values);
-    this.#showFaults(faults);
-    if (faults.length > 0) return;
+    const asked = this.#planned ?? this.#asked();
+    if (this.#busy || asked === null) return;
     this.#setBusy(true);
-    await this.#post(values);
+    await this.#post(asked);
     this.#setBusy(false);
   }
 
-  async #post(values) {
-    const body = bodyOf(values);
+  /** The action and the body that the form asks for; `null` while something is missing. */
+  #asked() {
+    const values = this.#values();
+    const faults = faultsOf(values);
+    this.#showFaults(faults);
+    return faults.length > 0 ? null : { action: values.action, body: bodyOf(values) };
+  }
+
+  /** Asks what would be done, and shows that in the place of the form. */
+  async #plan(change = null) {
+    const asked = this.#planned ?? this.#asked();
+    if (this.#busy || asked === null) return;
+    this.#setBusy(true);
     try {
-      const task = await this.api.submit(values.action, body, this.#keyFor(values.action, body));
+      const plan = await this.api.plan(planBodyOf(asked.action, asked.body));
+      this.#planned = { ...asked, hash: plan.hash };
+      const nodes = plural(plan.summary.nodes, "node");
+      this.plan.load(plan, `${ACTIONS[asked.action].word} · ${nodes} of ${plan.cluster}`, change);
+      this.#showFaults([]);
+      this.#place();
+    } catch (problem) {
+      if (problem.status === 403) this.onForbidden();
+      this.#leavePlan();
+      this.#showFaults(problem.faults, problem.message);
+    }
+    this.#setBusy(false);
+  }
+
+  /** Back from the plan to the form, which is as it was. */
+  #leavePlan() {
+    this.#planned = null;
+    this.#place();
+    this.#reword();
+  }
+
+  #place() {
+    const planned = this.#planned !== null;
+    show(this.body, !planned);
+    show(this.plan.node, planned);
+    show(this.edit, planned);
+    show(this.back, !planned);
+    text(this.look, planned ? "Plan anew" : "Plan");
+  }
+
+  async #post({ action, body, hash }) {
+    const sent = hash === undefined ? body : { ...body, plan_hash: hash };
+    try {
+      const task = await this.api.submit(action, sent, this.#keyFor(action, sent));
       this.#clear();
       this.onDone(task);
     } catch (problem) {
+      if (problem.plan !== null && problem.plan !== undefined) {
+        this.#busy = false;
+        await this.#plan(problem.plan);
+        return;
+      }
       if (problem.status === 403) this.onForbidden();
+      if (problem.faults.length > 0) this.#leavePlan();
       this.#showFaults(problem.faults, problem.message);
       if (problem.status === 0)
         toast("It is not known whether the batch was accepted. Submit again: it will not run twice.", "bad");
@@ -379,6 +438,8 @@ export class SubmitPage {
   #setBusy(busy) {
     this.#busy = busy;
     this.send.disabled = busy;
+    this.look.disabled = busy;
+    this.edit.disabled = busy;
     this.#reword();
   }
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 use kube::api::{GetParams, ListParams, ObjectList, PostParams, WatchEvent, WatchParams};
 use kube::core::{PartialObjectMeta, Request};
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -49,9 +49,22 @@ impl Calls<'_> {
         node: &str,
         selector: Option<&str>,
     ) -> Result<(Vec<PodFacts>, String), CallError> {
+        self.all_pods(Some(node), selector, PAGES_MAX).await
+    }
+
+    /// All pods that are selected, of a node or of the cluster, as far as `T` looks at them.
+    pub(super) async fn all_pods<T: From<Pod>>(
+        &self,
+        node: Option<&str>,
+        selector: Option<&str>,
+        pages_max: usize,
+    ) -> Result<(Vec<T>, String), CallError> {
+        let mut asked = ListParams::default().limit(PAGE_LEN);
+        asked.field_selector = node.map(on_node);
+        asked.label_selector = selector.map(str::to_owned);
         let mut tries = 1;
         loop {
-            match self.pods_once(node, selector).await {
+            match self.list(&pods(None), asked.clone(), pages_max, T::from).await {
                 // The pages that were to follow are forgotten: begin again.
                 Err(error) if is_expired(&error) && tries < LIST_TRIES => tries += 1,
                 result => return result,
@@ -59,24 +72,26 @@ impl Calls<'_> {
         }
     }
 
-    async fn pods_once(
+    /// Everything of a list, page by page, and its version. Each object is cut down to what is needed as it comes.
+    pub(super) async fn list<O: Clone + DeserializeOwned, T>(
         &self,
-        node: &str,
-        selector: Option<&str>,
-    ) -> Result<(Vec<PodFacts>, String), CallError> {
+        objects: &Request,
+        mut page: ListParams,
+        pages_max: usize,
+        seen: impl Fn(O) -> T,
+    ) -> Result<(Vec<T>, String), CallError> {
         let mut all = Vec::new();
-        let mut page = ListParams::default().fields(&on_node(node)).limit(PAGE_LEN);
-        page.label_selector = selector.map(str::to_owned);
-        for _ in 0..PAGES_MAX {
-            let request = pods(None).list(&page).map_err(kube::Error::BuildRequest)?;
-            let list: ObjectList<Pod> = self.cluster.call(request, self.sender).await?;
-            all.extend(list.items.into_iter().map(PodFacts::from));
+        for _ in 0..pages_max {
+            let request = objects.list(&page).map_err(kube::Error::BuildRequest)?;
+            let list: ObjectList<O> = self.cluster.call(request, self.sender).await?;
+            all.extend(list.items.into_iter().map(&seen));
             page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
             if page.continue_token.is_none() {
                 return Ok((all, list.metadata.resource_version.unwrap_or_default()));
             }
         }
-        Err(kube::Error::Service(format!("more than {PAGES_MAX} pages of pods on one node").into()).into())
+        let path = &objects.url_path;
+        Err(kube::Error::Service(format!("{path} has more than {pages_max} pages").into()).into())
     }
 
     /// Opens a watch of all pods of a node.

@@ -3,7 +3,7 @@
 //! The filters and their order are those of `kubectl drain`, and the first that says no decides. A node of which any pod
 //! is refused is left as it is: all or nothing, before the first eviction. Not here: reading pods and `DaemonSets`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::pod::PodFacts;
 use crate::task::spec::DrainParameters;
 
 /// Pods that a refusal names for each reason.
-const NAMED_MAX: usize = 5;
+pub(super) const NAMED_MAX: usize = 5;
 
 /// What becomes of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +121,12 @@ fn daemon_set(pod: &PodFacts, sets: &DaemonSets, asked: &DrainParameters) -> Opt
     }
 }
 
+/// The `DaemonSets` that have to be known to sort these pods.
+pub(super) fn daemon_sets_of<'a>(pods: impl IntoIterator<Item = &'a PodFacts>) -> BTreeSet<(String, String)> {
+    let unfinished = pods.into_iter().filter(|pod| !pod.finished);
+    unfinished.filter_map(|pod| Some((pod.namespace.clone(), pod.daemon_set()?.to_owned()))).collect()
+}
+
 /// Sorts the pods of a node.
 ///
 /// # Errors
@@ -132,15 +138,31 @@ pub(super) fn preflight(
     now: Timestamp,
 ) -> Result<Plan, String> {
     let mut plan = Plan { evict: Vec::new(), skipped: BTreeMap::new() };
-    let mut refused: BTreeMap<Refusal, Vec<String>> = BTreeMap::new();
+    let mut refused = Refused::default();
     for pod in pods {
         match classify(&pod, sets, asked, now) {
             Verdict::Evict => plan.evict.push(pod),
             Verdict::Skip(why) => *plan.skipped.entry(why).or_default() += 1,
-            Verdict::Refuse(why) => refused.entry(why).or_default().push(pod.to_string()),
+            Verdict::Refuse(why) => refused.add(why, &pod),
         }
     }
-    if refused.is_empty() { Ok(plan) } else { Err(sentence(&refused)) }
+    refused.sentence().map_or(Ok(plan), Err)
+}
+
+/// What keeps a node from being drained, by reason.
+#[derive(Debug, Default)]
+pub(super) struct Refused(BTreeMap<Refusal, Vec<String>>);
+
+impl Refused {
+    /// Adds a pod that is refused.
+    pub(super) fn add(&mut self, why: Refusal, pod: &PodFacts) {
+        self.0.entry(why).or_default().push(pod.to_string());
+    }
+
+    /// What becomes of the node; `None` when nothing refuses it.
+    pub(super) fn sentence(&self) -> Option<String> {
+        (!self.0.is_empty()).then(|| sentence(&self.0))
+    }
 }
 
 fn sentence(refused: &BTreeMap<Refusal, Vec<String>>) -> String {

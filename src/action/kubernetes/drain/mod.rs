@@ -2,23 +2,24 @@
 //!
 //! Reading order: [`pod`] · [`classify`] (which pods go, or why the node is refused; pure) · [`machine`] (who is asked for
 //! next, and what an [`answer`] means; pure) · [`calls`] · [`watch`] (one for all pods of a node) · this file, which lets
-//! them talk.
+//! them talk · [`preview`] (what it would do, for plans).
 //!
 //! A drain may be run again at any time: it observes first, waits for what is terminating already, and names every pod by
 //! its UID. It stops before its next eviction when its worker is told to. Disruption budgets are never got around: pods are
 //! evicted, not deleted. Not here: which nodes at which time (worker), and undoing a cordon after a failure.
 
 mod answer;
+mod budgets;
 mod calls;
 mod classify;
 mod machine;
 mod pod;
+pub(super) mod preview;
 mod watch;
 
 #[cfg(test)]
 mod wire_tests;
 
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::answer::Answer;
 use self::calls::Calls;
-use self::classify::{DaemonSets, Plan, preflight};
+use self::classify::{DaemonSets, Plan, daemon_sets_of, preflight};
 use self::machine::{AT_ONCE, Act, Found, Machine};
 use self::pod::PodFacts;
 use self::watch::{Sight, sights};
@@ -41,6 +42,7 @@ use super::cluster::Cluster;
 use super::driver::after_conflicts;
 use super::errors::{Call, CallError};
 use super::node::Observed;
+use super::rights::Evictions;
 use super::{Decision, cordon};
 use crate::action::{Action, ActionError, Context, Done, Target};
 use crate::clock::Clock;
@@ -59,6 +61,7 @@ pub(super) struct Drain {
     annotations: Annotations,
     note: Note,
     asked: DrainParameters,
+    evictions: Evictions,
     clock: Arc<dyn Clock>,
     sender: HeaderValue,
 }
@@ -94,10 +97,11 @@ impl Drain {
         asked: &DrainParameters,
         annotations: &Annotations,
         cluster: &Arc<Cluster>,
-        (clock, sender): (Arc<dyn Clock>, HeaderValue),
+        (clock, sender, evictions): (Arc<dyn Clock>, HeaderValue, Evictions),
     ) -> Self {
         let (cluster, note, asked) = (Arc::clone(cluster), Note::from(task), asked.clone());
-        Self { cluster, annotations: annotations.clone(), note, asked, clock, sender }
+        let annotations = annotations.clone();
+        Self { cluster, annotations, note, asked, evictions, clock, sender }
     }
 
     fn calls(&self) -> Calls<'_> {
@@ -140,28 +144,41 @@ impl Drain {
 
     /// Sorts the node's pods; all or nothing.
     async fn plan(&self, node: &Node<'_>) -> Result<(Plan, String), ActionError> {
+        let (plan, version) = self.sorted(node.name).await?;
+        Ok((plan.map_err(ActionError::permanent)?, version))
+    }
+
+    /// What a node's pods come to, or why it is refused; and the version from which a watch goes on.
+    async fn sorted(&self, node: &str) -> Result<(Result<Plan, String>, String), ActionError> {
         let calls = self.calls();
-        let listed = calls.pods(node.name, self.asked.pod_selector.as_deref()).await;
-        let (pods, version) = listed.map_err(|error| calls.failed(error, node.name, "list", "pods"))?;
+        let listed = calls.pods(node, self.asked.pod_selector.as_deref()).await;
+        let (pods, version) = listed.map_err(|error| calls.failed(error, node, "list", "pods"))?;
         let sets = self.daemon_sets(node, &pods).await?;
-        let plan = preflight(pods, &sets, &self.asked, self.clock.now()).map_err(ActionError::permanent)?;
-        Ok((plan, version))
+        Ok((preflight(pods, &sets, &self.asked, self.clock.now()), version))
     }
 
     /// Each `DaemonSet` that the pods name is looked up once.
-    async fn daemon_sets(&self, node: &Node<'_>, pods: &[PodFacts]) -> Result<DaemonSets, ActionError> {
+    async fn daemon_sets(&self, node: &str, pods: &[PodFacts]) -> Result<DaemonSets, ActionError> {
         let calls = self.calls();
         let mut sets = DaemonSets::new();
-        for pod in pods.iter().filter(|pod| !pod.finished) {
-            let Some(name) = pod.daemon_set() else { continue };
-            let key = (pod.namespace.clone(), name.to_owned());
-            if let Entry::Vacant(place) = sets.entry(key) {
-                let set = calls.daemon_set(&pod.namespace, name).await;
-                let set = set.map_err(|error| calls.failed(error, node.name, "get", "daemonsets"))?;
-                place.insert(set);
-            }
+        for (namespace, name) in daemon_sets_of(pods) {
+            let set = calls.daemon_set(&namespace, &name).await;
+            let set = set.map_err(|error| calls.failed(error, node, "get", "daemonsets"))?;
+            sets.insert((namespace, name), set);
         }
         Ok(sets)
+    }
+
+    /// Where the account may not evict everywhere: whether it may where the pods of this node are. Asked before the node is
+    /// cordoned, so that not every node of a task ends cordoned and with all its pods.
+    async fn check_rights(&self, node: &str) -> Result<(), ActionError> {
+        if self.evictions == Evictions::Everywhere {
+            return Ok(());
+        }
+        let Ok(plan) = self.sorted(node).await?.0 else { return Ok(()) };
+        let missing = preview::eviction_rights(self.calls(), &plan.evict).await;
+        let missing = missing.map_err(|error| self.failed(error, node, "create"))?;
+        if missing.is_empty() { Ok(()) } else { Err(self.cluster.forbidden(&missing)) }
     }
 
     /// When the evictions of a node must be through: its own time, and some less than the item has.
@@ -289,6 +306,7 @@ async fn act_on(
 
 impl Drain {
     async fn drain(&self, name: &str, context: &Context) -> Result<Done, ActionError> {
+        self.check_rights(name).await?;
         context.report(Step::doing("cordoning"));
         let node = self.cordon(name).await?;
         stop_here(context, "the node is cordoned, and no pod was evicted")?;

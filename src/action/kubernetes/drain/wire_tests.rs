@@ -49,6 +49,7 @@ async fn drain_until(asked: DrainParameters, answers: Answers<'_>, stopping: Can
     let (service, mut server) = pair::<Request<Body>, Response<Body>>();
     let cluster = Cluster::with_client(busy::client(ClientBuilder::new(service, "default")), CALL_TIMEOUT);
     let drain = Drain {
+        evictions: super::super::rights::Evictions::Everywhere,
         cluster: Arc::new(cluster),
         annotations: Annotations::new("milepost.dev", &[]),
         note: note(Some("disk")),
