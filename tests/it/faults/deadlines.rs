@@ -36,7 +36,7 @@ fn routes(task: &str) -> Vec<(Method, String)> {
     let document: Value = serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let of_path = |(path, methods): (&String, &Value)| {
-        let path = path.replace("{id}", task).replace("{cluster}", "sim");
+        let path = path.replace("{id}", task).replace("{cluster}", "sim").replace("{node}", "node-001");
         let methods = methods.as_object().unwrap().keys().map(|method| method.to_uppercase());
         methods.map(|method| (method.parse().unwrap(), path.clone())).collect::<Vec<_>>()
     };
