@@ -38,7 +38,7 @@ fn spec(mode: HubMode) -> HubSpec {
     HubSpec { gateways: 1, workers: 1, nodes: 120, ..HubSpec::new(env!("CARGO_BIN_EXE_milepost"), mode) }
 }
 
-async fn signed_in(browser: &Chromium, hub: &Hub, role: &str) -> Page {
+pub async fn signed_in(browser: &Chromium, hub: &Hub, role: &str) -> Page {
     let mut page = Page::open(browser).await.unwrap();
     page.size(1280, 800).await.unwrap();
     let token = hub.token("ada", role).unwrap();
@@ -48,7 +48,7 @@ async fn signed_in(browser: &Chromium, hub: &Hub, role: &str) -> Page {
 }
 
 /// Opens the form and selects the nodes that a search finds.
-async fn choose(page: &mut Page, action: &str, search: &str) {
+pub async fn choose(page: &mut Page, action: &str, search: &str) {
     page.click("a[href='#/new']").await.unwrap();
     page.wait("document.querySelectorAll('.node').length > 10").await.unwrap();
     page.click(&format!("[name=action][value={action}]")).await.unwrap();
@@ -64,14 +64,14 @@ async fn submit(page: &mut Page) {
     page.wait("location.hash.startsWith('#/tasks/')").await.unwrap();
 }
 
-async fn wait_status(page: &mut Page, status: &str) {
+pub async fn wait_status(page: &mut Page, status: &str) {
     page.wait(&format!("document.querySelector('.panel .status').dataset.status === '{status}'"))
         .await
         .unwrap();
 }
 
 /// Complaints other than that the network failed, which a killed gateway explains.
-fn complaints(page: &Page) -> Vec<&String> {
+pub fn complaints(page: &Page) -> Vec<&String> {
     page.complaints().iter().filter(|complaint| !complaint.contains("\"source\":\"network\"")).collect()
 }
 
@@ -198,7 +198,7 @@ async fn confirm(page: &mut Page) {
 
 /// What is shown, and these places, at both widths, light and dark: nothing is wider than the window. Pictures are kept
 /// in the folder that `DASHBOARD_PICTURES` names.
-async fn looks_right(page: &mut Page, name: &str, places: &[&str]) {
+pub async fn looks_right(page: &mut Page, name: &str, places: &[&str]) {
     let temporary = tempfile::tempdir().unwrap();
     let kept = std::env::var_os("DASHBOARD_PICTURES").map(std::path::PathBuf::from);
     let folder = kept.unwrap_or_else(|| temporary.path().to_owned());

@@ -15,6 +15,7 @@ mod nodes;
 mod oracle;
 mod outage;
 mod plan;
+mod plan_run;
 mod pods;
 mod simulator_command;
 

@@ -11,6 +11,7 @@ mod cli_nodes;
 mod control;
 mod dashboard;
 mod dashboard_nodes;
+mod dashboard_plan;
 mod database;
 mod deadlines;
 mod dispatch_postgres;

@@ -54,8 +54,7 @@ export class PlanView {
     const shown = troubleFirst(plan.nodes).slice(0, SHOWN_MAX);
     this.nodes.replaceChildren(...shown.map((node) => nodeOf(node, inWaves)));
     const more = plan.nodes.length - shown.length;
-    text(this.more, `And ${number(more)} more nodes, of which none is in trouble that is not shown above.`);
-    if (more > 0 && troubleFirst(plan.nodes)[SHOWN_MAX]) text(this.more, `And ${number(more)} more nodes.`);
+    text(this.more, `And ${number(more)} more nodes.`);
     show(this.more, more > 0);
     show(this.node, true);
     this.title.focus({ preventScroll: true });
