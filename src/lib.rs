@@ -5,7 +5,7 @@
 //! the words of the core.
 //!
 //! * core: [`task`]
-//! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`action`] · [`clock`]; with
+//! * ports, each beside its backends: [`bus`] · [`store`] · [`dispatch`] · [`tickets`] · [`templates`] · [`action`] · [`clock`]; with
 //!   faults in front of them, for tests: [`faulty`]
 //! * shared plumbing of backends: [`postgres`] · [`redis`]
 //! * roles: [`gateway`], on connections of [`http`] · [`worker`] · [`maintenance`]
@@ -33,6 +33,7 @@ pub mod simulator;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+pub mod templates;
 pub mod tickets;
 pub mod verify;
 pub mod worker;

@@ -100,6 +100,10 @@ pub struct DraftArgs {
 
     #[command(flatten)]
     pub(super) strategy: StrategyArgs,
+
+    /// The parameters that a template gave, in place of those of flags.
+    #[arg(skip)]
+    pub(super) of_template: Option<Value>,
 }
 
 impl DraftArgs {
@@ -113,7 +117,10 @@ impl DraftArgs {
             action: self.action(),
             cluster: self.cluster.clone(),
             items,
-            parameters: self.parameters()?,
+            parameters: match &self.of_template {
+                Some(parameters) => parameters.clone(),
+                None => self.parameters()?,
+            },
             reason: self.reason.clone(),
             priority: self.priority,
             concurrency: self.concurrency,
@@ -130,7 +137,7 @@ impl DraftArgs {
     }
 
     /// The action as requests name it; people may write it with a dash.
-    fn action(&self) -> String {
+    pub(super) fn action(&self) -> String {
         self.action.replace('-', "_")
     }
 
@@ -155,6 +162,12 @@ impl DraftArgs {
             ("--fail-every", self.fail_every.is_some(), &["wait"]),
         ];
         let action = self.action();
+        let sets = [&self.labels, &self.annotations, &self.taints].iter().any(|flags| !flags.is_empty());
+        if self.of_template.is_some() && sets {
+            return Err(UsageError(
+                "what is set comes from the template: leave --label, --annotation and --taint out".into(),
+            ));
+        }
         let drains = self.drain.given().map(|(flag, given)| (flag, given, &["drain"][..]));
         let mut flags = flags.iter().chain(&drains);
         match flags.find(|(_, given, actions)| *given && !actions.contains(&action.as_str())) {

@@ -28,6 +28,7 @@ pub mod strategy;
 pub mod submit;
 mod table;
 pub mod tasks;
+pub mod template;
 pub mod token;
 pub mod verify;
 pub mod watch;
@@ -84,6 +85,8 @@ enum Command {
     Nodes(nodes::NodesArgs),
     /// Show one node, with the pods on it.
     Node(nodes::NodeArgs),
+    /// Labels, taints and annotations under a name, for submit --template.
+    Template(template::TemplateCommandArgs),
     /// Print the record of tasks and their items as lines for `milepost verify`.
     Dump(dump::DumpArgs),
     /// End a task early; items in flight finish.
@@ -150,6 +153,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Tasks(args) => tasks::run(&args, out).await,
         Command::Nodes(args) => nodes::list(&args, out).await,
         Command::Node(args) => nodes::show(&args, out).await,
+        Command::Template(args) => template::run(&args, out).await,
         Command::Dump(args) => dump::run(&args, out).await,
         Command::Cancel(args) => control::run(&args, Control::Cancel, out).await,
         Command::Pause(args) => control::run(&args, Control::Pause, out).await,

@@ -9,6 +9,7 @@ use super::connection::ServerArgs;
 use super::draft::DraftArgs;
 use super::exit::{Exit, UsageError};
 use super::output::Output;
+use super::template::FromTemplateArgs;
 use super::watch::{self, Wanted};
 use super::{names, plan};
 use crate::client::{Api, ApiError};
@@ -41,6 +42,9 @@ pub struct SubmitArgs {
     plan_hash: Option<String>,
 
     #[command(flatten)]
+    template: FromTemplateArgs,
+
+    #[command(flatten)]
     server: ServerArgs,
 }
 
@@ -53,8 +57,10 @@ pub async fn run(args: &SubmitArgs, out: Output) -> Result<Exit> {
         Some(id) if !args.draft.has_names() => items_of(&args.server.api()?, id).await?,
         _ => item_names(&args.draft)?,
     };
-    let draft = args.draft.draft(items, args.plan_hash.clone())?;
     let api = args.server.api()?;
+    let (action, overwrite) = (args.draft.action(), args.draft.overwrite);
+    let of_template = args.template.parameters(&api, &action, overwrite).await?;
+    let draft = DraftArgs { of_template, ..args.draft.clone() }.draft(items, args.plan_hash.clone())?;
     if args.plan {
         return Ok(plan::print(&api.plan(&draft).await.context("plan")?, out));
     }

@@ -321,7 +321,7 @@ impl Api {
             .await
     }
 
-    async fn send<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ApiError> {
+    pub(super) async fn send<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ApiError> {
         let place = self.current.load(Ordering::Relaxed);
         let server = &self.servers[place % self.servers.len()];
         let result = self.send_to(server, call).await;
@@ -386,7 +386,9 @@ impl Api {
         if status.is_success() {
             let malformed =
                 |error| ApiError::Malformed { server: server.to_owned(), source: Box::new(error) };
-            return serde_json::from_slice(&body).map_err(malformed);
+            // An answer without a body says all by its status.
+            let body = if body.is_empty() { b"null" } else { body.as_slice() };
+            return serde_json::from_slice(body).map_err(malformed);
         }
         Err(ApiError::Refused { problem: Problem::read(status.as_u16(), &body), retry_after })
     }
@@ -414,11 +416,19 @@ impl Call {
         Self::new(Method::POST, path)
     }
 
+    pub(super) fn put(path: impl Into<String>) -> Self {
+        Self::new(Method::PUT, path)
+    }
+
+    pub(super) fn delete(path: impl Into<String>) -> Self {
+        Self::new(Method::DELETE, path)
+    }
+
     pub(super) fn with_query(self, query: Vec<(&'static str, String)>) -> Self {
         Self { query, ..self }
     }
 
-    fn with_body(self, body: &impl Serialize) -> Self {
+    pub(super) fn with_body(self, body: &impl Serialize) -> Self {
         let body = serde_json::to_vec(body).expect("a body is plain texts, numbers and JSON");
         Self { body: Some(body.into()), ..self }
     }

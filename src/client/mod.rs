@@ -13,6 +13,7 @@ pub mod live;
 pub mod nodes;
 pub mod reconnect;
 pub mod session;
+pub mod templates;
 pub mod types;
 
 pub use history::{ClientHistory, SocketHistory};

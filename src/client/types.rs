@@ -10,6 +10,7 @@ use crate::action::nodes::{NodeMore, Summary};
 use crate::action::{Freshness, NodePods, NodeView};
 use crate::task::plan::Differences;
 use crate::task::spec::Fault;
+use crate::task::template::{TemplateAction, TemplateEntry, TemplateName, TemplateSpec};
 use crate::task::{
     Counts, Effect, FailureBudget, ItemState, PlanHash, Status, StrategyDraft, TaskId, TaskView,
 };
@@ -210,4 +211,48 @@ pub struct NodeInfo {
     /// How current it is.
     #[serde(default)]
     pub freshness: Freshness,
+}
+
+/// A template as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TemplateInfo {
+    /// Its name.
+    pub name: TemplateName,
+    /// What it says.
+    #[serde(flatten)]
+    pub spec: TemplateSpec,
+    /// Grows with every change.
+    pub version: i64,
+    /// Who changed it last.
+    pub updated_by: String,
+    /// When that was.
+    pub updated_at: Timestamp,
+}
+
+/// Read by hand: what a template says knows no fields of a newer gateway.
+impl<'de> Deserialize<'de> for TemplateInfo {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Plain {
+            name: TemplateName,
+            #[serde(default)]
+            description: String,
+            action: TemplateAction,
+            entries: Vec<TemplateEntry>,
+            version: i64,
+            updated_by: String,
+            updated_at: Timestamp,
+        }
+        let Plain { name, description, action, entries, version, updated_by, updated_at } =
+            Plain::deserialize(deserializer)?;
+        let spec = TemplateSpec { description, action, entries };
+        Ok(Self { name, spec, version, updated_by, updated_at })
+    }
+}
+
+/// All templates.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TemplateList {
+    /// By name.
+    pub templates: Vec<TemplateInfo>,
 }

@@ -54,6 +54,7 @@ use crate::lifecycle::Lifecycle;
 use crate::store::TaskStore;
 use crate::task::{ReplicaId, UserId};
 use crate::telemetry::metrics::Metrics;
+use crate::templates::Templates;
 use crate::tickets::Tickets;
 
 /// What pages may load and do: their own files and their own API, nothing inline, in no frame.
@@ -78,6 +79,8 @@ pub struct Parts {
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Keeps tickets of browsers.
     pub tickets: Arc<dyn Tickets>,
+    /// Keeps templates.
+    pub templates: Arc<dyn Templates>,
     /// Knows clusters and their nodes.
     pub clusters: Arc<dyn Planner>,
     /// Tells the time of day.
@@ -229,7 +232,7 @@ async fn run(shared: Arc<Shared>, listener: TcpListener, life: Lifecycle) {
 
 /// Every route. Live connections are outside the request time-out.
 fn router(shared: Arc<Shared>) -> Router {
-    use routes::{clusters, control, live, node_list, nodes, openapi, plans, tasks};
+    use routes::{clusters, control, live, node_list, nodes, openapi, plans, tasks, templates};
     let submits = Router::new()
         .route("/tasks", post(tasks::create))
         .route("/plans", post(plans::create))
@@ -243,6 +246,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/nodes/batch/copy_taints", post(nodes::copy_taints))
         .route("/nodes/batch/annotate", post(nodes::annotate))
         .route("/nodes/batch/unannotate", post(nodes::unannotate))
+        .route("/templates/{name}/apply", post(templates::apply))
         .layer(DefaultBodyLimit::max(shared.parts.limits.submit_bytes_max))
         .layer(GlobalConcurrencyLimitLayer::new(SUBMITS_MAX));
     let others = Router::new()
@@ -257,6 +261,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/clusters", get(clusters::list))
         .route("/clusters/{cluster}/nodes", get(node_list::list))
         .route("/clusters/{cluster}/nodes/{node}", get(node_list::get))
+        .route("/templates", get(templates::list))
+        .route("/templates/{name}", get(templates::get).put(templates::put).delete(templates::delete))
         .route("/live/tickets", post(live::ticket))
         .route("/openapi.json", get(openapi::document))
         .layer(DefaultBodyLimit::max(shared.parts.limits.body_bytes_max));

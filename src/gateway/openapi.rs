@@ -8,7 +8,7 @@ use utoipa::openapi::{RefOr, Response};
 use utoipa::{Modify, OpenApi};
 
 use super::error::{FieldError, Problem};
-use super::routes::{clusters, control, live, node_list, nodes, plans, tasks};
+use super::routes::{clusters, control, live, node_list, nodes, plans, tasks, templates};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +23,7 @@ use super::routes::{clusters, control, live, node_list, nodes, plans, tasks};
         tasks::create, plans::create, tasks::list, tasks::get, tasks::items, control::cancel, control::pause, control::resume,
         control::concurrency, control::retry,
         clusters::list, node_list::list, node_list::get, node_list::follow,
+        templates::list, templates::get, templates::put, templates::delete, templates::apply,
         live::ticket, live::ws, live::events
     ),
     components(schemas(Problem, FieldError)),
@@ -55,7 +56,7 @@ impl Modify for Problems {
 }
 
 fn refusals(path: &mut PathItem) -> impl Iterator<Item = &mut Response> {
-    let operations = [&mut path.get, &mut path.post].into_iter().flatten();
+    let operations = [&mut path.get, &mut path.post, &mut path.put, &mut path.delete].into_iter().flatten();
     let answers = operations.flat_map(|operation| &mut operation.responses.responses);
     answers.filter(|(status, _)| status.starts_with(['4', '5'])).filter_map(|(_, answer)| match answer {
         RefOr::T(response) => Some(response),

@@ -1,7 +1,8 @@
 //! The core: what a task is and how it changes. Pure; no async, no IO, and no clock (time comes in as a value).
 //!
 //! Reading order: [`ids`] · [`spec`] (what a user may ask for) · [`item`] · [`counts`] · [`budget`] (how many may fail) ·
-//! [`strategy`] (in which waves, when) · [`plan`] (what it would do) · [`state`] (the one transition function) · [`step`] (what an item in work is at) ·
+//! [`template`] (what is asked for again and again) · [`strategy`] (in which waves, when) · [`plan`] (what it would do) ·
+//! [`state`] (the one transition function) · [`step`] (what an item in work is at) ·
 //! [`event`] · [`snapshot`] (a fold of events) · [`position`] (a place in a stream).
 
 pub mod budget;
@@ -16,6 +17,7 @@ pub mod spec;
 pub mod state;
 pub mod step;
 pub mod strategy;
+pub mod template;
 
 pub use budget::{FailureBudget, Passed, Tally, Then};
 pub use counts::Counts;
@@ -25,7 +27,9 @@ pub use item::{Effect, Item, ItemOutcome, ItemResult, ItemState};
 pub use plan::{Plan, PlanHash};
 pub use position::{EntryId, Epoch, Position};
 pub use snapshot::{Folded, Snapshot, TaskView};
-pub use spec::{ActionSpec, Draft, Fault, Priority, Retry, RetryDraft, Selector, SpecError, TaskSpec};
+pub use spec::{
+    ActionSpec, Draft, Fault, Priority, Retry, RetryDraft, Selector, SpecError, TaintEffect, TaskSpec,
+};
 pub use state::{Change, Status, TaskState, TransitionError};
 pub use step::{Obstacle, PodCounts, Step};
 pub use strategy::{Strategy, StrategyDraft, WaveMark};

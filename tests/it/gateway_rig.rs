@@ -24,6 +24,7 @@ use milepost::task::{
     TaskId, TaskSpec, UserId,
 };
 use milepost::telemetry::metrics::Metrics;
+use milepost::templates::memory::MemoryTemplates;
 use milepost::tickets::memory::MemoryTickets;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -171,6 +172,7 @@ pub fn parts(bus: &Arc<MemoryBus>, store: &Arc<MemoryStore>) -> Parts {
         feed: Arc::clone(bus) as _,
         dispatcher: Arc::new(MemoryDispatch::new()),
         tickets: Arc::new(MemoryTickets::new()),
+        templates: Arc::new(MemoryTemplates::new(Arc::new(SystemClock))),
         clusters: Arc::new(OneCluster),
         clock: Arc::new(SystemClock),
         metrics: Metrics::new(),

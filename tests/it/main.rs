@@ -48,6 +48,7 @@ mod store;
 mod strategies;
 mod support;
 mod takeover;
+mod templates;
 mod tickets_postgres;
 mod tickets_redis;
 mod verify;

@@ -88,6 +88,10 @@ export class Api {
     return this.#send("GET", `/clusters/${encodeURIComponent(cluster)}/nodes/${encodeURIComponent(name)}`);
   }
 
+  templates() {
+    return this.#send("GET", "/templates");
+  }
+
   /** The stream of a cluster's nodes: its body, for as long as it lasts or until `signal`. */
   async follow(cluster, signal) {
     const headers = { Authorization: `Bearer ${this.#token()}`, Accept: "text/event-stream" };

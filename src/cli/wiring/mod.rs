@@ -143,6 +143,7 @@ impl Shared<'_> {
             feed,
             dispatcher: self.plumbing.dispatcher(self.config, self.life),
             tickets: self.plumbing.tickets(),
+            templates: self.plumbing.templates(),
             clusters: self.registry.clone(),
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),

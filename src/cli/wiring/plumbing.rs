@@ -28,6 +28,9 @@ use crate::store::memory::MemoryStore;
 use crate::store::postgres::PostgresStore;
 use crate::task::ReplicaId;
 use crate::telemetry::Metrics;
+use crate::templates::Templates;
+use crate::templates::memory::MemoryTemplates;
+use crate::templates::postgres::PostgresTemplates;
 use crate::tickets::Tickets;
 use crate::tickets::memory::MemoryTickets;
 use crate::tickets::postgres::PostgresTickets;
@@ -46,6 +49,7 @@ pub(super) enum Plumbing {
         bus: Arc<MemoryBus>,
         dispatch: Arc<MemoryDispatch>,
         tickets: Arc<MemoryTickets>,
+        templates: Arc<MemoryTemplates>,
     },
     /// One database keeps every port.
     Postgres { database: Database, store: Arc<PostgresStore> },
@@ -62,6 +66,7 @@ impl Plumbing {
                 bus: Arc::new(MemoryBus::new(&config.bus)),
                 dispatch: Arc::new(MemoryDispatch::new()),
                 tickets: Arc::new(MemoryTickets::new()),
+                templates: Arc::new(MemoryTemplates::new(Arc::clone(clock))),
             }),
             Mode::Postgres => {
                 let database = connect_database(config, metrics).await?;
@@ -130,6 +135,15 @@ impl Plumbing {
             Self::Memory { tickets, .. } => tickets.clone(),
             Self::Postgres { database, .. } => Arc::new(PostgresTickets::new(database.clone())),
             Self::Redis { redis, .. } => Arc::new(RedisTickets::new(redis.clone())),
+        }
+    }
+
+    pub(super) fn templates(&self) -> Arc<dyn Templates> {
+        match self {
+            Self::Memory { templates, .. } => templates.clone(),
+            Self::Postgres { database, .. } | Self::Redis { database, .. } => {
+                Arc::new(PostgresTemplates::new(database.clone()))
+            }
         }
     }
 

@@ -65,6 +65,7 @@ const FILES: &[File] = files! {
     "/assets/views/strategy.js" => "assets/views/strategy.js",
     "/assets/views/submit.js" => "assets/views/submit.js",
     "/assets/views/task.js" => "assets/views/task.js",
+    "/assets/views/template.js" => "assets/views/template.js",
     "/assets/views/top.js" => "assets/views/top.js",
 };
 

@@ -10,3 +10,4 @@ pub(crate) mod openapi;
 pub(crate) mod plans;
 pub(crate) mod strategy;
 pub(crate) mod tasks;
+pub(crate) mod templates;

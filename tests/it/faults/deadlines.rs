@@ -36,7 +36,8 @@ fn routes(task: &str) -> Vec<(Method, String)> {
     let document: Value = serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let of_path = |(path, methods): (&String, &Value)| {
-        let path = path.replace("{id}", task).replace("{cluster}", "sim").replace("{node}", "node-001");
+        let path = path.replace("{id}", task).replace("{cluster}", "sim");
+        let path = path.replace("{node}", "node-001").replace("{name}", "tiers");
         let methods = methods.as_object().unwrap().keys().map(|method| method.to_uppercase());
         methods.map(|method| (method.parse().unwrap(), path.clone())).collect::<Vec<_>>()
     };
@@ -52,6 +53,8 @@ fn body(path: &str) -> Option<Value> {
         return match path.rsplit('/').next() {
             Some("tasks") => Some(wait_batch(&names("late", 3), 10, 0)),
             Some("concurrency") => Some(json!({"concurrency": 3})),
+            Some("tiers") => Some(json!({"action": "label", "entries": [{"key": "a", "values": ["b"]}]})),
+            Some("apply") => Some(json!({"cluster_name": "sim", "node_names": ["node-001"]})),
             _ => None,
         };
     };
@@ -144,7 +147,8 @@ async fn every_route_answers_in_time_while_postgres_stands_still() {
     stage.hub.postgres.as_ref().unwrap().freeze().unwrap();
     let answers = ask_all(&mut stage, &task).await;
     stage.hub.postgres.as_ref().unwrap().thaw().unwrap();
-    let needs_the_record = |route: &str| route.contains("/tasks") || route.contains("/nodes/batch/");
+    let needs_the_record =
+        |route: &str| ["/tasks", "/nodes/batch/", "/templates"].iter().any(|part| route.contains(part));
     for answer in &answers {
         if needs_the_record(&answer.route) {
             assert_eq!(answer.status, 503, "{answer:?}");
@@ -169,6 +173,8 @@ async fn every_route_answers_in_time_while_redis_stands_still() {
         let control = answer.route.contains(&task);
         let wanted: &[u16] = match answer.route.as_str() {
             route if route.contains("/live/") => &[101, 200, 503],
+            // It is made, read and removed all at once.
+            route if route.contains("/templates/") => &[200, 202, 204, 404],
             route if route.starts_with("POST") && !control => &[202],
             // It is over, and nothing of it failed.
             _ if control => &[200, 409, 422],

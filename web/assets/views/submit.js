@@ -14,6 +14,7 @@ import { NodeDialog } from "./node.js";
 import { NodePicker } from "./picker.js";
 import { PlanView } from "./plan.js";
 import { toast } from "./parts.js";
+import { TemplateFields } from "./template.js";
 
 /** Faults shown at one field; the rest is counted. */
 const FAULTS_SHOWN = 5;
@@ -53,6 +54,7 @@ export class SubmitPage {
       },
     });
     this.rows = new ParameterRows();
+    this.templates = new TemplateFields((rows) => this.rows.choose(this.#action, rows));
     this.budget = new BudgetFields();
     this.strategy = new StrategyFields();
     this.cluster = h("select", { id: "field-cluster_name" });
@@ -184,6 +186,7 @@ export class SubmitPage {
       "fieldset.field",
       {},
       (this.parametersName = h("legend")),
+      this.templates.node,
       this.rows.node,
       this.fromLine,
       this.overwriteLine,
@@ -219,6 +222,7 @@ export class SubmitPage {
     this.node.querySelector("h1").focus({ preventScroll: true });
     this.#showFaults([]);
     this.#reword();
+    this.#loadTemplates();
     try {
       const { clusters } = await this.api.clusters();
       this.#fillClusters(clusters);
@@ -227,6 +231,13 @@ export class SubmitPage {
     } catch (problem) {
       this.picker.say(problem.message);
     }
+  }
+
+  /** Templates are a help: without them everything can be typed. */
+  async #loadTemplates() {
+    const { templates } = await this.api.templates().catch(() => ({ templates: [] }));
+    this.templates.load(templates);
+    this.templates.offer(this.#action);
   }
 
   close() {
@@ -313,6 +324,7 @@ export class SubmitPage {
     show(this.foreignLine, Boolean(foreign));
     show(this.drainField, Boolean(drain));
     this.rows.choose(action);
+    this.templates.offer(action);
     this.#showFaults([]);
     this.#reword();
   }
@@ -355,10 +367,15 @@ export class SubmitPage {
     this.#setBusy(false);
   }
 
+  #unpicked() {
+    const field = ACTIONS[this.#action].parameters;
+    return this.templates.unpicked.map((key) => ({ field, reason: `of the template: pick a value of ${key}` }));
+  }
+
   /** The action and the body that the form asks for; `null` while something is missing. */
   #asked() {
     const values = this.#values();
-    const faults = faultsOf(values);
+    const faults = [...faultsOf(values), ...this.#unpicked()];
     this.#showFaults(faults);
     return faults.length > 0 ? null : { action: values.action, body: bodyOf(values) };
   }
@@ -430,6 +447,7 @@ export class SubmitPage {
     this.picker.reset();
     this.reason.value = "";
     this.rows.clear();
+    this.templates.clear();
     this.drain.choose(null);
     this.budget.choose(null);
     this.strategy.choose(null);
