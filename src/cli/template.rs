@@ -135,13 +135,13 @@ pub async fn run(args: &TemplateCommandArgs, out: Output) -> Result<Exit> {
         TemplateCommand::List(args) => list(&args.server.api()?, out).await,
         TemplateCommand::Show(args) => {
             let info = args.server.api()?.template(&args.name).await;
-            told(&info.with_context(|| format!("template {}", args.name))?, out)
+            Ok(told(&info.with_context(|| format!("template {}", args.name))?, out))
         }
         TemplateCommand::Set(args) => {
             let description = args.description.clone();
             let spec = TemplateSpec { description, action: args.action, entries: entries(args)? };
             let info = args.server.api()?.put_template(&args.name, &spec, args.version).await;
-            told(&info.with_context(|| format!("template {}", args.name))?, out)
+            Ok(told(&info.with_context(|| format!("template {}", args.name))?, out))
         }
         TemplateCommand::Delete(args) => {
             let deleted = args.server.api()?.delete_template(&args.name).await;
@@ -172,10 +172,10 @@ async fn list(api: &Api, out: Output) -> Result<Exit> {
     Ok(Exit::Succeeded)
 }
 
-fn told(info: &TemplateInfo, out: Output) -> Result<Exit> {
+fn told(info: &TemplateInfo, out: Output) -> Exit {
     if out.json {
         out.object(&json!({ "type": "template", "template": info }));
-        return Ok(Exit::Succeeded);
+        return Exit::Succeeded;
     }
     let line = |name: &str, value: &str| out.line(format_args!("{name:<12} {value}"));
     line("template", info.name.as_str());
@@ -190,7 +190,7 @@ fn told(info: &TemplateInfo, out: Output) -> Result<Exit> {
         "version",
         &format!("{}, by {} at {}", info.version, info.updated_by, info.updated_at.strftime("%F %T UTC")),
     );
-    Ok(Exit::Succeeded)
+    Exit::Succeeded
 }
 
 /// An entry as people write it; what can be picked is separated by bars.
