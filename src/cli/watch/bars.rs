@@ -115,6 +115,10 @@ impl View for Bars {
         }
     }
 
+    fn resynced(&mut self) {
+        self.steps = Steps::default();
+    }
+
     fn note(&mut self, text: &str) {
         self.print(&format!("{} {text}", self.paint.yellow("!")));
     }
@@ -170,7 +174,12 @@ fn style(status: Status) -> ProgressStyle {
         Status::Completed => "green",
         Status::Queued | Status::Running => "cyan",
     };
-    let pace = if status.is_terminal() { "{elapsed:>6}" } else { "{per_sec:>7} {eta:>4}" };
+    let pace = match status {
+        status if status.is_terminal() => "{elapsed:>6}",
+        // Nothing moves, so there is no time left to tell.
+        Status::Paused | Status::Queued => "            ",
+        _ => "{per_sec:>7} {eta:>4}",
+    };
     let template =
         format!("{{prefix}} {{wide_bar:.{colour}/dim}} {{pos}}/{{len}} {{percent:>3}}% {pace} {{msg}}");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());

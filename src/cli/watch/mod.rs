@@ -129,6 +129,7 @@ impl Watcher<'_> {
             Update::Connected { recovered, .. } => self.greeted |= recovered,
             Update::Snapshot => {
                 self.greeted = true;
+                self.view.resynced();
                 for id in self.board.take_snapshot(self.live.snapshot()) {
                     self.show(id);
                 }
@@ -137,8 +138,9 @@ impl Watcher<'_> {
                 let event = received.event;
                 let Some(view) = self.live.snapshot().get(event.task_id) else { return };
                 let Some(failures) = self.board.take_event(&event, view) else { return };
-                self.view.event(&event);
+                // What failed comes before what follows from it.
                 failures.iter().for_each(|item| self.view.failure(view, item));
+                self.view.event(&event);
                 self.show(event.task_id);
             }
             Update::Disconnected { reason, retry_in } => {

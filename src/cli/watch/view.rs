@@ -17,11 +17,14 @@ pub trait View: Send {
     /// A task has a new state.
     fn task(&mut self, view: &TaskView);
 
-    /// An event came, as it was sent. Followed by [`Self::task`] and its failures.
+    /// An event came, as it was sent. Its failures came before, [`Self::task`] follows.
     fn event(&mut self, _event: &Event) {}
 
     /// An item failed.
     fn failure(&mut self, task: &TaskView, item: &ItemChange);
+
+    /// Events may have been missed.
+    fn resynced(&mut self) {}
 
     /// Something the person should know, such as a lost connection.
     fn note(&mut self, text: &str);
@@ -65,12 +68,17 @@ impl View for Lines {
         if let Some(text) = remark(event) {
             self.out.line(text);
         }
-        self.steps.news(event).iter().for_each(|line| self.out.line(line));
+        let title = title(&TaskView::of(event));
+        self.steps.news(event).iter().for_each(|line| self.out.line(format_args!("{title} {line}")));
     }
 
     fn failure(&mut self, task: &TaskView, item: &ItemChange) {
         let why = item.error.as_deref().unwrap_or("failed");
         self.out.line(format_args!("{} {} failed: {why}", title(task), item.name));
+    }
+
+    fn resynced(&mut self) {
+        self.steps = Steps::default();
     }
 
     fn note(&mut self, text: &str) {
