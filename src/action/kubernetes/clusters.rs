@@ -19,6 +19,8 @@ use crate::store::Task;
 use crate::task::{ActionSpec, ClusterName};
 use crate::telemetry::Metrics;
 
+/// Nodes of a task that are worth a list of all nodes of the cluster.
+const MANY: u32 = 20;
 /// How many calls' time a list of all nodes may take.
 const LIST_CALLS: u32 = 3;
 
@@ -131,10 +133,6 @@ impl KubeClusters {
         self.clusters.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cluster(&self, name: &ClusterName) -> Option<Arc<Cluster>> {
-        self.read().get(name).map(|entry| Arc::clone(&entry.cluster))
-    }
-
     pub(super) fn entry(&self, name: &ClusterName) -> Result<Entry, ClusterError> {
         self.read().get(name).cloned().ok_or_else(|| ClusterError::Unknown(name.clone()))
     }
@@ -170,7 +168,7 @@ impl KubeClusters {
         task: &Task,
         clock: Arc<dyn Clock>,
     ) -> Result<Option<Arc<dyn Action>>, ActionError> {
-        let Some(cluster) = self.cluster(&task.cluster) else { return Ok(None) };
+        let Ok(Entry { cluster, nodes, .. }) = self.entry(&task.cluster) else { return Ok(None) };
         cluster.connect().await.map_err(|error| {
             let cause = root_cause(error.as_ref());
             ActionError::permanent(format!("cluster {} cannot be used: {cause}", cluster.name))
@@ -185,7 +183,8 @@ impl KubeClusters {
             _ => {
                 let change = Change::new(task, &self.make.annotations, &self.protected)?;
                 cluster.preflight(&task.action, &sender).await?;
-                Arc::new(NodeAction { cluster, change, clock, sender })
+                let nodes = Some(nodes).filter(|_| task.counts.total >= MANY);
+                Arc::new(NodeAction { cluster, nodes, change, clock, sender })
             }
         }))
     }
@@ -284,12 +283,12 @@ mod tests {
         let clusters = KubeClusters::new(&configs, &ActionsConfig::default()).unwrap();
         let named =
             |names: &[&str]| names.iter().map(|name| ClusterName::new(*name).unwrap()).collect::<Vec<_>>();
-        let before = clusters.cluster(&named(&["a"])[0]).unwrap();
+        let before = clusters.entry(&named(&["a"])[0]).unwrap().cluster;
         let configs = [a.clone(), config("b", Some("y"), false), config("d", Some("x"), false)];
         assert_eq!(clusters.reload(&configs).unwrap(), named(&["b", "c", "d"]));
         assert_eq!(clusters.names(), named(&["a", "b", "d"]));
         assert!(
-            Arc::ptr_eq(&before, &clusters.cluster(&named(&["a"])[0]).unwrap()),
+            Arc::ptr_eq(&before, &clusters.entry(&named(&["a"])[0]).unwrap().cluster),
             "it keeps what it knows"
         );
         assert!(clusters.reload(&[a.clone(), a]).is_err());

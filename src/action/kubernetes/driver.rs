@@ -1,7 +1,8 @@
 //! Observe, decide, act: the one driver of all node actions.
 //!
 //! One read and at most one patch for a node that nobody else changes. When another writer was faster the whole begins
-//! again from a fresh read, a few times.
+//! again from a fresh read, a few times. A cordon of many nodes goes by what the watch of the cluster shows: one patch, and
+//! no read of a node that is as it was seen.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::copy::Copy;
 use super::errors::{Call, CallError};
 use super::node::Observed;
 use super::protected::Protected;
+use super::reflector::Reflector;
 use super::{Decision, annotate, cordon, label, taint};
 use crate::action::{Action, ActionError, Context, Done, Target};
 use crate::clock::Clock;
@@ -132,6 +134,8 @@ pub(super) fn check_name(name: &str) -> Result<(), ActionError> {
 /// A change, ready to be made to the nodes of a cluster.
 pub(super) struct NodeAction {
     pub(super) cluster: Arc<Cluster>,
+    /// The nodes as they are known, where they are many enough to be worth a list.
+    pub(super) nodes: Option<Arc<Reflector>>,
     pub(super) change: Change,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) sender: HeaderValue,
@@ -157,6 +161,23 @@ impl Stop {
 }
 
 impl NodeAction {
+    /// Cordons a node by what is known of it. The patch names the version that was seen, so that it meets that node or none;
+    /// `None` when the node must be read after all.
+    async fn at_sight(&self, name: &str) -> Option<Result<Done, Stop>> {
+        let Change::Cordon(annotations, note) = &self.change else { return None };
+        let seen = self.nodes.as_ref()?.sight(name).await.filter(|seen| !seen.node.unschedulable)?;
+        let node = Observed { version: seen.more.seen.clone(), ..Observed::default() };
+        let Decision::Patch(mut patch) = cordon::cordon(&node, annotations, note, self.clock.now()) else {
+            return None;
+        };
+        patch["metadata"]["resourceVersion"] = node.version.into();
+        match self.cluster.patch(name, &patch, &self.sender).await {
+            Ok(()) => Some(Ok(Done::Succeeded(Effect::Changed))),
+            Err(error) if error.is_conflict() => None,
+            Err(error) => Some(Err(Stop::Called(error, "patch"))),
+        }
+    }
+
     async fn round(&self, name: &str) -> Result<Done, Stop> {
         let node = self.cluster.get(name, &self.sender).await.map_err(|error| Stop::Called(error, "get"))?;
         let decision = self.change.decide(&node.into(), self.clock.now()).map_err(Stop::Decided)?;
@@ -176,6 +197,9 @@ impl Action for NodeAction {
         let name = target.name.as_str();
         check_name(name)?;
         self.change.ready(&self.cluster, &self.sender).await?;
+        if let Some(done) = self.at_sight(name).await {
+            return done.map_err(|stop| stop.into_action(&self.cluster, name));
+        }
         let rounds = (|| self.round(name)).retry(after_conflicts()).when(Stop::is_conflict);
         rounds.await.map_err(|stop| stop.into_action(&self.cluster, name))
     }

@@ -101,6 +101,7 @@ fn more(node: &DynamicObject, annotations: &Annotations) -> NodeMore {
             .map(|name| ((*name).to_owned(), text(&status["nodeInfo"][*name])))
             .filter(|(_, value)| !value.is_empty())
             .collect(),
+        seen: node.metadata.resource_version.clone().unwrap_or_default(),
     }
 }
 

@@ -27,6 +27,7 @@ async fn run(change: Change, script: impl AsyncFnOnce(&mut Server)) -> Result<Do
     let cluster = Cluster::with_client(busy::client(ClientBuilder::new(service, "default")), CALL_TIMEOUT);
     let action = NodeAction {
         cluster: cluster.into(),
+        nodes: None,
         change,
         clock: std::sync::Arc::new(ManualClock::default()),
         sender: super::agent::of_nobody(),

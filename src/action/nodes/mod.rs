@@ -107,6 +107,9 @@ pub struct NodeMore {
     pub annotations: BTreeMap<String, String>,
     /// Operating system, kernel, container runtime and the like.
     pub system: BTreeMap<String, String>,
+    /// The version that was seen, for a write that must not meet another one. Nobody is told.
+    #[serde(skip)]
+    pub seen: String,
 }
 
 /// A condition of a node.

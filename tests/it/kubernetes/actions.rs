@@ -7,10 +7,12 @@ use milepost::action::kubernetes::agent::Sender;
 use milepost::action::{
     Action, ActionError, Actions, ClusterError, Clusters, Context, Done, KubeClusters, Registry, Target,
 };
-use milepost::clock::SystemClock;
+use milepost::clock::{Clock, SystemClock};
 use milepost::config::{ActionsConfig, ClusterConfig};
-use milepost::simulator::{LoggedRequest, Simulator};
-use milepost::task::ItemName;
+use milepost::simulator::{Fault, LoggedRequest, Rule, Simulator};
+use milepost::store::Task;
+use milepost::task::spec::{Draft, TaskSpec};
+use milepost::task::{ItemName, TaskId, UserId};
 use serde_json::{Value, json};
 
 use super::{ALREADY, CHANGED, Hub, cluster, labels, simulator, taints, task};
@@ -40,7 +42,7 @@ fn without_version(mut node: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_cordon_costs_two_requests_and_names_its_sender() {
+async fn a_cordon_of_one_node_costs_two_requests_and_names_its_sender() {
     let simulator = simulator(1).await;
     let hub = Hub::new(&simulator);
     hub.run("cordon", Value::Null, "node-001").await.unwrap();
@@ -52,6 +54,41 @@ async fn a_cordon_costs_two_requests_and_names_its_sender() {
     assert_eq!(senders.len(), 2, "{requests:?}");
     assert_eq!((senders[0].worker.as_str(), &senders[0]), ("-", &senders[1]));
     assert!(requests[1].query.contains("fieldManager=milepost"));
+}
+
+/// Many nodes are cordoned by what one list and one watch show of them; what is not as it was seen is read.
+#[tokio::test]
+async fn a_cordon_of_many_nodes_costs_one_request_for_each() {
+    let simulator = simulator(30).await;
+    let names = simulator.node_names();
+    let theirs = json!({"metadata": {"annotations": {"other.example/reason": "theirs"}}, "spec": {"unschedulable": true}});
+    simulator.merge_patch(&names[7], &theirs).unwrap();
+    let contended = Rule::on("patch", Fault::Contend).path(format!("/api/v1/nodes/{}", names[9])).times(1);
+    simulator.set_rules(vec![contended]);
+    let hub = Hub::with(&simulator, |actions| actions.foreign_reasons = vec!["other.example".into()]);
+    let draft =
+        Draft { items: names.clone(), action: "cordon".into(), cluster: "sim".into(), ..Draft::default() };
+    let spec = TaskSpec::new(draft).unwrap();
+    let batch = Task::accepted(TaskId::generate(), UserId::new("ada").unwrap(), &spec, SystemClock.now());
+    let action = hub.registry.prepare(&batch).await.unwrap();
+    for (place, name) in names.iter().enumerate() {
+        let node = ItemName::new(name).unwrap();
+        let done = action.run(Target { index: 0, name: &node }, &Context::alone()).await;
+        let skipped = Ok(Done::Skipped("it was cordoned before by somebody else: theirs".into()));
+        assert_eq!(done, if place == 7 { skipped } else { CHANGED }, "{name}");
+    }
+    let requests = simulator.requests();
+    let of = |verb: &str| requests.iter().filter(|request| request.verb == verb).count();
+    assert_eq!(
+        (of("list"), of("watch"), of("get"), of("patch")),
+        (1, 1, 2, 30),
+        "one was met by another writer"
+    );
+    let annotations = &simulator.node(&names[0]).unwrap()["metadata"]["annotations"];
+    assert_eq!(
+        (&annotations["milepost.dev/cordon-actor"], &annotations["milepost.dev/cordon-previous"]),
+        (&json!("ada"), &json!("schedulable"))
+    );
 }
 
 #[tokio::test]

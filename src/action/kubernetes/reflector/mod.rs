@@ -21,6 +21,9 @@ use crate::action::{Freshness, NodeChanges, NodeDetail, Nodes};
 use known::{Known, Phase};
 use run::Run;
 
+/// Longest wait of somebody who could read the node instead.
+const SIGHT_WAIT: Duration = Duration::from_secs(1);
+
 /// The nodes of one cluster.
 pub(super) struct Reflector {
     cluster: Arc<Cluster>,
@@ -58,6 +61,12 @@ impl Reflector {
     pub(super) async fn node(&self, name: &str) -> Result<Option<NodeDetail>, BoxError> {
         self.ready().await?;
         Ok(self.known.node(name))
+    }
+
+    /// One of them as it is, for somebody who could read it instead: `None` unless what is known is current.
+    pub(super) async fn sight(&self, name: &str) -> Option<NodeDetail> {
+        let seen = timeout(SIGHT_WAIT, self.node(name)).await.ok()?.ok()??;
+        Some(seen).filter(|seen| !seen.freshness.stale)
     }
 
     /// All of them, and every change from there on.
