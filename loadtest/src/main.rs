@@ -12,6 +12,7 @@ mod clock;
 mod cost;
 mod crowd;
 mod machine;
+mod nodes;
 mod place;
 mod progress;
 mod report;
@@ -44,6 +45,8 @@ struct Cli {
 enum Command {
     /// Runs scenarios and writes their figures to the results folder.
     Run(RunArgs),
+    /// Cordons, labels and taints the nodes of a simulated cluster: nodes a second and requests for each, next to `kubectl`.
+    Nodes(nodes::NodesArgs),
     /// Lists the scenarios that come with the program.
     List,
 }
@@ -113,6 +116,7 @@ impl RunArgs {
 async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run(&args).await,
+        Command::Nodes(args) => nodes::run(&args).await,
         Command::List => list(),
     }
 }
