@@ -29,7 +29,7 @@ async fn cluster() -> (Simulator, tempfile::NamedTempFile) {
     (simulator, kubeconfig)
 }
 
-/// How often each node was worked on since the `skip`th request: an action begins with one read of its node.
+/// How often each node was worked on since the `skip`th request: labelling begins with one read of its node.
 fn executions(simulator: &Simulator, skip: usize) -> BTreeMap<String, u32> {
     let mut runs = BTreeMap::new();
     for request in simulator.requests().into_iter().skip(skip).filter(|request| request.verb == "get") {
@@ -103,7 +103,8 @@ async fn ends(mode: HubMode) {
 /// F01: SIGKILL in the middle. The next one begins when the lease is over, and repeats no more than was in flight.
 #[expect(clippy::print_stdout, reason = "the figure is what people run this test for")]
 async fn killed(hub: &Hub, api: &Api, socket: &mut Watcher, simulator: &Simulator, mode: HubMode) {
-    let batch = json!({"action": "cordon", "cluster": "sim", "items": simulator.node_names()});
+    let batch = json!({"action": "label", "cluster": "sim", "items": simulator.node_names(),
+        "parameters": {"labels": {"handed": "on"}}});
     let task = api.submit(&batch).await;
     let mut events = socket.events_until(&task, |event| event["current"].as_u64() >= Some(150)).await;
     let victim = holder(hub);
@@ -136,7 +137,8 @@ async fn killed(hub: &Hub, api: &Api, socket: &mut Watcher, simulator: &Simulato
 #[expect(clippy::print_stdout, reason = "the figure is what people run this test for")]
 async fn told_to_stop(hub: &Hub, api: &Api, socket: &mut Watcher, simulator: &Simulator, mode: HubMode) {
     let before = simulator.requests().len();
-    let batch = json!({"action": "uncordon", "cluster": "sim", "items": simulator.node_names()});
+    let batch = json!({"action": "unlabel", "cluster": "sim", "items": simulator.node_names(),
+        "parameters": {"keys": ["handed"]}});
     let task = api.submit(&batch).await;
     let mut events = socket.events_until(&task, |event| event["current"].as_u64() >= Some(100)).await;
     let victim = holder(hub);
