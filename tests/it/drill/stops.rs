@@ -15,6 +15,9 @@ use super::{Site, Stage, drain, quick, slow};
 use crate::support::{is_terminal, until};
 
 const WITHIN: Duration = Duration::from_secs(60);
+/// How long a request may be on its way on a busy machine. Several more evictions of each node would follow in this time if nobody
+/// stopped them.
+const ARRIVES: Duration = Duration::from_millis(300);
 /// Nodes that the drain may have in work at once.
 const LANES: usize = 4;
 /// Nodes of the other cluster that may be out of service at once.
@@ -48,11 +51,14 @@ async fn orders(stage: &Stage, site: &Site) {
     batch["concurrency"] = json!(LANES);
     let task = user.api.submit(&batch).await;
     let path = format!("tasks/{task}");
-    for (order, event, enough) in [("pause", "paused", 10), ("cancel", "cancelling", 60)] {
-        let evicted = || pods(simulator, PodChange::Evicted).len();
-        until("pods are being evicted", async || evicted() >= enough).await;
+    let evicted = || pods(simulator, PodChange::Evicted).len();
+    for (order, event) in [("pause", "paused"), ("cancel", "cancelling")] {
+        let before = evicted();
+        until("pods are being evicted", async || evicted() >= before + 10).await;
         user.order(&task, order).await;
         watcher.events_until(&task, |told| told["type"] == event).await;
+        // What is on its way when the order comes still arrives.
+        tokio::time::sleep(ARRIVES).await;
         let (sent, left) = (evictions(simulator), left_on_begun(simulator, &task));
         assert!(left > 0, "void: whatever was begun was through");
         until("nobody works on it", async || user.api.get(&path).await.get("worker").is_none()).await;
