@@ -80,7 +80,6 @@ fn hub_spec(scenario: &Scenario, mode: HubMode, binary: &Path) -> HubSpec {
             ("MILEPOST_WORKER__LANES", tasks * LANES),
             ("MILEPOST_WORKER__TASKS_MAX", tasks),
             ("MILEPOST_WORKER__PER_CLUSTER_MAX", tasks),
-            ("MILEPOST_LIMITS__REQUESTS_PER_SECOND", 1_000),
         ] {
             spec = spec.set(key, &value.to_string());
         }

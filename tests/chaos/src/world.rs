@@ -37,7 +37,6 @@ impl World {
         (spec.gateways, spec.workers, spec.nodes) = (2 - odd, 4 - odd, NODES);
         let spec = spec
             .set("MILEPOST_HISTORY", &history.display().to_string())
-            .set("MILEPOST_LIMITS__REQUESTS_PER_SECOND", "1000")
             .set("MILEPOST_LIMITS__SOCKETS_PER_USER", "100");
         let redis = Redis::with_args(&DURABLE)?;
         let mut hub = Hub::start_on(spec, Some(redis))?;

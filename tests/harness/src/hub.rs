@@ -15,6 +15,10 @@ use crate::{FakeClock, Postgres, Proxy, Redis, ports};
 /// The secret that signs tokens of a test hub.
 pub const SECRET: &str = "a-secret-of-tests-only-0123456789abcdef";
 
+/// What a user of a test hub may ask for in a second. One who waits for something looks a hundred times, far more often than
+/// a person may by default; a hub on a quiet machine is quick enough to answer that often.
+const REQUESTS_PER_SECOND: u32 = 1_000;
+
 /// Where records, wake-ups and progress live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HubMode {
@@ -242,6 +246,7 @@ impl Hub {
 
     fn write_config(&self) -> Result<()> {
         let mut text = format!("auth:\n  hs256_secret: {SECRET}\nactions:\n  wait: true\n");
+        text.push_str(&format!("limits:\n  requests_per_second: {REQUESTS_PER_SECOND}\n"));
         if self.spec.mode != HubMode::Memory {
             text.push_str(&format!("database:\n  url: {}\n", self.database_url()));
         }
