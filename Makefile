@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test setup lint unit upgrade model planted web fmt openapi load chaos guarantees deny
+.PHONY: help demo test setup lint unit upgrade model planted web fmt openapi load bench-peers chaos guarantees deny
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -31,8 +31,8 @@ model: ## Interleavings of crashes, lost replies and late writes over the memory
 planted: setup ## Plant each known bug and demand that a test notices it; takes some minutes
 	@scripts/planted.sh
 
-web: setup ## Unit tests of the dashboard's modules
-	node --test web/tests/*.test.js
+web: setup ## Unit tests of the dashboard's modules, and of what judges and counts in loadtest/peers
+	node --test web/tests/*.test.js loadtest/peers/tests/*.test.js
 
 fmt: ## Format
 	cargo fmt --all
@@ -43,6 +43,11 @@ openapi: ## Write docs/openapi.json anew after a change of the API
 load: setup ## Load figures into loadtest/results/: make load SCENARIOS="progress burst" (see loadtest/README.md)
 	cargo build --release --workspace --locked
 	target/release/milepost-loadtest run $(or $(SCENARIOS),progress) --modes memory,redis,postgres,postgres-poll
+
+bench-peers: setup ## BullMQ, Docket, Socket.IO, nchan and Milepost on the same work, into loadtest/results/peers.md (see loadtest/peers/README.md)
+	loadtest/peers/setup.sh
+	cargo build --release --locked
+	node loadtest/peers/bench.js $(WORKS) --rounds $(or $(ROUNDS),5)
 
 chaos: setup ## A random mix of faults under load: make chaos DURATION=600 SEED=7
 	cargo build --workspace --locked

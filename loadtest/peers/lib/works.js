@@ -1,0 +1,26 @@
+// The works: the same for all sides that can do them.
+
+export const WORKS = {
+  paced: {
+    about: "1 batch of 1,000 items x 5 ms on 20 lanes, one watching socket",
+    sides: ["milepost", "memory", "bullmq-progress", "bullmq-flow", "docket", "origin"],
+    batch: { items: 1_000, itemMs: 5, lanes: 20 },
+  },
+  burst: {
+    about: "1 batch of 10,000 items that take no time on 20 lanes, one watching socket",
+    sides: ["milepost", "memory", "bullmq-progress", "bullmq-flow", "docket", "origin"],
+    batch: { items: 10_000, itemMs: 0, lanes: 20 },
+  },
+  crowd: {
+    about: "10,000 users connected, of whom 100 and then 600 are told of an item each 100 ms (1,000 and 6,000 events a second)",
+    sides: ["milepost", "socketio", "nchan"],
+    connected: 10_000,
+    steps: [
+      { name: "1,000/s", users: 100, items: 100, itemMs: 100, lanes: 1 },
+      { name: "6,000/s", users: 600, items: 100, itemMs: 100, lanes: 1 },
+    ],
+  },
+};
+
+/** The batch before the measured one, so that no side is judged by its first use of its code. */
+export const WARM_UP = { items: 1_000, itemMs: 0, lanes: 20 };
