@@ -40,9 +40,10 @@ function machine() {
 function versions() {
   const packages = JSON.parse(readFileSync(path.join(import.meta.dirname, "package.json"), "utf8")).dependencies;
   const docket = /^pydocket==(.*)$/m.exec(readFileSync(path.join(import.meta.dirname, "requirements.txt"), "utf8"))[1];
-  const debian = (name) => output("dpkg-query", "-W", "-f", "${Version}", name).replace(/^\d+:/, "");
+  const nchan = output("dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-nchan").replace(/^\d+:/, "");
+  const redis = /v=(\S+)/.exec(output("redis-server", "--version"))[1];
   const npm = ["bullmq", "ws", "socket.io", "@socket.io/redis-streams-adapter"].map((name) => `${name} ${packages[name]}`);
-  const rest = [`Docket ${docket}`, `nchan ${debian("libnginx-mod-nchan")}`, `Redis ${debian("redis-server")}`];
+  const rest = [`Docket ${docket}`, `nchan ${nchan}`, `Redis ${redis}`];
   return [...npm, ...rest, `Node.js ${process.version}`].join(", ");
 }
 
@@ -72,12 +73,16 @@ async function main() {
           rows.push({ work, ...row });
         }
       }
+      write(file, rows); // What there is survives a later run that fails.
     }
   }
+  console.log(readFileSync(path.join(args.results, "peers.md"), "utf8"));
+}
+
+function write(file, rows) {
   const results = { machine: machine(), versions: versions(), rows };
   writeFileSync(file, `${JSON.stringify(results, null, 1)}\n`);
   writeFileSync(path.join(args.results, "peers.md"), page(results));
-  console.log(page(results));
 }
 
 await main();

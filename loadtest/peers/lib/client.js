@@ -14,7 +14,7 @@ const OPENING = 128;
 /** Sockets of one loopback address: one has 28,000 ports, and finding a free one gets slow long before. */
 const SOCKETS_PER_ADDRESS = 4_000;
 /** Silence after which a run is given up. */
-const SILENCE_MS = 30_000;
+const SILENCE_MS = 60_000;
 /** What is still on its way when all has come, comes within this. */
 const LATE_MS = 300;
 

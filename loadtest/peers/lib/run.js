@@ -121,7 +121,8 @@ export async function once(name, work) {
   const folder = mkdtempSync(path.join(tmpdir(), "milepost-peers-"));
   chmodSync(folder, 0o755); // Postgres runs as another user in it.
   const load = loadAverage();
-  const shape = work.batch ?? { tasks: Math.max(...work.steps.map((step) => step.users)), lanes: 1 };
+  const most = (key) => Math.max(...work.steps.map((step) => step[key]));
+  const shape = work.batch ?? { tasks: most("users"), lanes: most("lanes") };
   const client = new Client();
   try {
     const place = await SIDES[name].start(folder, shape);

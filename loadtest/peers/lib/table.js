@@ -51,9 +51,9 @@ export function medians(rows) {
   return { runs: rows.length, load: median(rows.map(({ load }) => load)), figures: Object.fromEntries(figures) };
 }
 
-function markdown(head, rows) {
+function markdown(head, rows, align = "--:") {
   const line = (cells) => `| ${cells.join(" | ")} |`;
-  return [line(head), line(head.map((_, i) => (i === 0 ? "---" : "--:"))), ...rows.map(line)].join("\n");
+  return [line(head), line(head.map((_, i) => (i === 0 ? "---" : align))), ...rows.map(line)].join("\n");
 }
 
 /** A side's figure, and how many times Milepost's it is. */
@@ -89,7 +89,8 @@ export function page({ machine, versions, rows }) {
     return own.length > 0 ? [`## ${work}\n\n${about}.`, ...tables] : [];
   });
   const sides = [...new Set(rows.map(({ side }) => side))];
-  const keeps = markdown(["side", "what is kept of a result"], sides.map((side) => [SIDES[side].name, SIDES[side].keeps]));
+  const kept = sides.map((side) => [SIDES[side].name, SIDES[side].keeps]);
+  const keeps = markdown(["side", "what is kept of a result"], kept, "---");
   const head = [
     "# Milepost and its peers on the same work",
     `${machine.cores} x ${machine.cpu}, Linux ${machine.kernel}, commit ${machine.commit}. ${versions}.`,

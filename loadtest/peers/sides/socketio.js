@@ -16,7 +16,7 @@ export function read(text, socket) {
 
 export const socketio = {
   name: "Socket.IO, Redis-streams adapter",
-  keeps: "nothing: at most once; the newest 10,000 events of all users in one Redis stream",
+  keeps: "nothing: at most once; the newest 100,000 events of all users in one Redis stream",
   async start(folder) {
     const server = await redis(folder);
     const port = await freePort();
