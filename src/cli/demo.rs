@@ -22,6 +22,7 @@ use crate::clock::SystemClock;
 use crate::config::{ClusterConfig, Config};
 use crate::lifecycle::Lifecycle;
 use crate::simulator::{Fault, Rule, Simulator, SimulatorConfig};
+use crate::task::safety::Rules;
 use crate::task::{Draft, ItemState, TaskId};
 
 const CLUSTER: &str = "demo";
@@ -97,9 +98,9 @@ fn config(args: &DemoArgs, kubeconfig: PathBuf) -> Config {
     config.clusters = vec![ClusterConfig {
         name: CLUSTER.into(),
         kubeconfig: Some(kubeconfig),
-        context: None,
-        in_cluster: false,
-        allow_exec: false,
+        // It is there to be cordoned, every node of it.
+        safety: Some(Rules { control_plane_quorum: false, last_node: false, ..Rules::default() }),
+        ..ClusterConfig::default()
     }];
     config
 }

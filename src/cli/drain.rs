@@ -27,9 +27,13 @@ pub struct DrainArgs {
     #[arg(long)]
     pub delete_emptydir_data: bool,
 
-    /// Evict pods too that nothing makes anew.
+    /// Evict pods too that nothing makes anew; takes the capability force.
     #[arg(long)]
     pub force: bool,
+
+    /// Delete pods instead of evicting them, so that no disruption budget is asked; takes the capability bypass-pdb.
+    #[arg(long, alias = "disable-eviction")]
+    pub bypass_pdb: bool,
 
     /// Only pods with these labels.
     #[arg(long, value_name = "SELECTOR")]
@@ -42,13 +46,14 @@ pub struct DrainArgs {
 
 impl DrainArgs {
     /// The flags, each with whether it is given.
-    pub(super) fn given(&self) -> [(&'static str, bool); 7] {
+    pub(super) fn given(&self) -> [(&'static str, bool); 8] {
         [
             ("--grace-period", self.grace_period.is_some()),
             ("--timeout", self.drain_timeout.is_some()),
             ("--ignore-daemonsets", self.ignore_daemonsets),
             ("--delete-emptydir-data", self.delete_emptydir_data),
             ("--force", self.force),
+            ("--bypass-pdb", self.bypass_pdb),
             ("--pod-selector", self.pod_selector.is_some()),
             ("--skip-wait-for-delete-timeout", self.skip_wait_for_delete_timeout.is_some()),
         ]
@@ -67,6 +72,7 @@ impl DrainArgs {
         let given = [
             ("grace_period_seconds", self.grace_period.map(Value::from)),
             ("timeout_seconds", self.drain_timeout.map(seconds).transpose()?.map(Value::from)),
+            ("bypass_pdb", self.bypass_pdb.then_some(Value::from(true))),
             ("pod_selector", self.pod_selector.clone().map(Value::from)),
             ("skip_wait_for_delete_timeout_seconds", self.skip_wait_for_delete_timeout.map(Value::from)),
         ];
@@ -100,10 +106,11 @@ mod tests {
             ignore_daemonsets: true,
             delete_emptydir_data: true,
             force: true,
+            bypass_pdb: true,
             pod_selector: Some("app=web".into()),
             skip_wait_for_delete_timeout: Some(5),
         };
-        let expected = json!({"ignore_daemonsets": true, "delete_emptydir_data": true, "force": true,
+        let expected = json!({"ignore_daemonsets": true, "delete_emptydir_data": true, "force": true, "bypass_pdb": true,
             "grace_period_seconds": -1, "timeout_seconds": 90, "pod_selector": "app=web",
             "skip_wait_for_delete_timeout_seconds": 5});
         assert_eq!(all.parameters().unwrap(), expected);

@@ -99,6 +99,8 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
                 "pass a token with --token or MILEPOST_TOKEN; `milepost serve` prints one in development",
             );
         }
+        // What is missing on one cluster, and who can give it, is in the answer.
+        Some(403) if error.chain().any(|cause| cause.to_string().contains("auth.grants")) => return None,
         Some(403) => return Some("ask for a token with a role that may do this: viewer < operator < admin"),
         _ => {}
     }
@@ -147,6 +149,11 @@ mod tests {
     fn a_refused_token_says_where_to_get_one() {
         assert!(hint(&refused(401)).unwrap().contains("--token"));
         assert!(hint(&refused(403)).unwrap().contains("role"));
+        let detail = "ada needs the capability force on the cluster prod; whoever runs Milepost (auth.grants) can give it";
+        let problem = Problem { status: 403, detail: Some(detail.into()), ..Problem::default() };
+        let error = anyhow::Error::from(ApiError::Refused { problem, retry_after: None }).context("submit");
+        assert!(format!("{error:#}").contains(detail), "{error:#}");
+        assert_eq!(hint(&error), None);
         assert_eq!(hint(&refused(422)), None);
     }
 

@@ -11,7 +11,8 @@ use super::settings::SettingsArgs;
 use crate::clock::{Clock, SystemClock};
 use crate::config::duration;
 use crate::gateway::auth::{Role, dev};
-use crate::task::UserId;
+use crate::task::access::{Claim, ClusterClaim};
+use crate::task::{Capability, UserId};
 
 /// Flags of `milepost token`.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,6 +24,14 @@ pub struct TokenArgs {
     /// What they may do.
     #[arg(long, default_value = "operator", value_name = "ROLE")]
     role: RoleArg,
+
+    /// Capabilities that it gives, with commas: force, bypass-pdb, control-plane.
+    #[arg(long, value_delimiter = ',', value_name = "CAPABILITIES")]
+    may: Vec<Capability>,
+
+    /// The clusters on which it gives them, by a pattern in which * stands for any text.
+    #[arg(long, default_value = "*", requires = "may", value_name = "PATTERN")]
+    clusters: String,
 
     /// How long it is good for.
     #[arg(long, default_value = "12h", value_name = "TIME", value_parser = duration::parse)]
@@ -60,7 +69,10 @@ pub fn run(settings: &SettingsArgs, args: &TokenArgs, out: Output) -> Result<Exi
         return Err(UsageError(why_not(config.auth.has_key()).into()).into());
     }
     let expires = SystemClock.now().checked_add(args.ttl).context("--ttl is too long")?;
-    let token = dev::sign(&config.auth, &args.user, args.role.into(), expires).context("sign the token")?;
+    let may = ClusterClaim { role: None, may: args.may.clone() };
+    let claim = if args.may.is_empty() { Claim::new() } else { Claim::from([(args.clusters.clone(), may)]) };
+    let token = dev::sign_for(&config.auth, &args.user, args.role.into(), claim, expires);
+    let token = token.context("sign the token")?;
     if out.json {
         out.object(&json!({ "type": "token", "token": token, "expires": expires }));
     } else {

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-/// Keys that verify bearer tokens. Claims: `sub` is the user, `role` is `viewer`, `operator` or `admin`.
+use crate::task::access::Grant;
+
+/// Keys that verify bearer tokens, and what this installation gives their users. Claims: `sub` is the user, `role` is `viewer`,
+/// `operator` or `admin`, and `clusters` may hold another role and capabilities for clusters by patterns of their names.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
@@ -20,6 +23,8 @@ pub struct AuthConfig {
     pub issuer: Option<String>,
     /// The `aud` a token must have.
     pub audience: Option<String>,
+    /// Capabilities and lower roles by user, role and cluster, whatever tokens say.
+    pub grants: Vec<Grant>,
 }
 
 impl AuthConfig {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::duration;
+use crate::task::safety::Rules;
 
 /// One cluster: a kubeconfig and a context in it, or the cluster Milepost itself runs in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct ClusterConfig {
     /// kubeconfig is refused.
     #[serde(default)]
     pub allow_exec: bool,
+    /// Its own rules of which nodes may be taken out of service, in place of `actions.safety`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<Rules>,
 }
 
 /// What actions share.
@@ -50,6 +54,8 @@ pub struct ActionsConfig {
     pub calls_per_second: u32,
     /// Calls to one cluster at once.
     pub calls_at_once: usize,
+    /// Which nodes may be taken out of service, on clusters that have no rules of their own.
+    pub safety: Rules,
 }
 
 impl Default for ActionsConfig {
@@ -62,6 +68,7 @@ impl Default for ActionsConfig {
             call_timeout: Duration::from_secs(10),
             calls_per_second: 200,
             calls_at_once: 64,
+            safety: Rules::default(),
         }
     }
 }

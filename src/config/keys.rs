@@ -73,6 +73,7 @@ pub(super) fn cluster_fields() -> Vec<String> {
         context: Some(String::new()),
         in_cluster: false,
         allow_exec: false,
+        safety: Some(Default::default()),
     };
     let full = serde_json::to_value(full).expect("an entry is plain data");
     full.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()

@@ -17,7 +17,7 @@ use crate::action::ClusterError;
 use crate::bus::BusError;
 use crate::store::StoreError;
 use crate::task::plan::Differences;
-use crate::task::{Fault, PlanHash};
+use crate::task::{ClusterName, Fault, Missing, PlanHash, UserId};
 use crate::tickets::TicketError;
 
 /// Characters of a field name or a reason that are sent back. Both may quote the request, which may be large.
@@ -38,6 +38,8 @@ pub enum ApiError {
     Unauthorized(&'static str),
     /// The caller is known and may not do this; the sentence says why.
     Forbidden(&'static str),
+    /// The caller lacks something by name.
+    Denied(Denied),
     /// There is nothing there that the caller may see.
     NotFound(&'static str),
     /// There is something there that does not take this method.
@@ -58,6 +60,28 @@ pub enum ApiError {
     Internal(BoxError),
 }
 
+/// What somebody was refused for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// Who.
+    pub user: UserId,
+    /// What they lack.
+    pub missing: Missing,
+    /// Where.
+    pub cluster: ClusterName,
+}
+
+impl std::fmt::Display for Denied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { user, missing, cluster } = self;
+        write!(
+            f,
+            "{user} needs {missing} on the cluster {cluster}; whoever runs Milepost (auth.grants) or issues its tokens \
+             (claim clusters) can give it"
+        )
+    }
+}
+
 impl ApiError {
     /// A request that breaks one rule.
     pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
@@ -74,7 +98,7 @@ impl ApiError {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict(_) | Self::PlanChanged(_) => StatusCode::CONFLICT,
@@ -91,7 +115,7 @@ impl ApiError {
             Self::Malformed(_) => "malformed",
             Self::Invalid(_) => "invalid",
             Self::Unauthorized(_) => "unauthorized",
-            Self::Forbidden(_) => "forbidden",
+            Self::Forbidden(_) | Self::Denied(_) => "forbidden",
             Self::NotFound(_) => "not-found",
             Self::Method => "method-not-allowed",
             Self::Conflict(_) => "conflict",
@@ -108,6 +132,7 @@ impl ApiError {
         match self {
             Self::Malformed(faults) | Self::Invalid(faults) => sentence(faults),
             Self::Unauthorized(why) | Self::Forbidden(why) | Self::NotFound(why) => (*why).to_owned(),
+            Self::Denied(denied) => denied.to_string(),
             Self::Method => "this resource does not take this method".to_owned(),
             Self::Conflict(why) => why.clone(),
             Self::PlanChanged(change) => change.sentence(),

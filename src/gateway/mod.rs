@@ -13,6 +13,7 @@ mod limits;
 pub mod live;
 pub mod openapi;
 mod plan;
+mod rights;
 pub mod routes;
 mod submit;
 
@@ -182,7 +183,7 @@ pub fn serve(mut parts: Parts, listener: TcpListener, life: &Lifecycle) -> Resul
         if !address.ip().is_loopback() {
             return Err(StartError::OpenWithoutKeys(address));
         }
-        parts.auth = dev::random_keys();
+        parts.auth = dev::random_keys(parts.auth);
         verifier = Verifier::load(&parts.auth)?;
     }
     let gateway = Gateway { address, auth: parts.auth.clone(), development, clock: Arc::clone(&parts.clock) };

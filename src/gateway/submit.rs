@@ -14,6 +14,7 @@ use super::Shared;
 use super::auth::Caller;
 use super::error::ApiError;
 use super::plan;
+use super::rights::{may_act, may_submit};
 use crate::bus::BusError;
 use crate::store::{Created, IdempotencyKey, NewRetry, NewTask, OutboxRow, StoreError, Task};
 use crate::task::{
@@ -55,9 +56,8 @@ pub(crate) async fn submit(
     draft: Draft,
     names: FieldNames,
 ) -> Result<Created, ApiError> {
-    caller.may_write()?;
     let agreed = draft.plan_hash.as_deref().and_then(|hash| hash.parse().ok());
-    let spec = check(shared, draft, names)?;
+    let spec = admit(shared, caller, draft, names)?;
     let key = key(headers, || spec.fingerprint())?;
     if let Some(agreed) = agreed
         && let Some(task) = plan::demand(shared, caller, (&spec, key.as_ref(), agreed), names).await?
@@ -82,8 +82,10 @@ pub(crate) async fn submit_retry(
     if parent.owner != caller.user {
         return Err(ApiError::Forbidden("only who submitted a task may retry it"));
     }
+    let access = may_submit(shared, caller, &parent.cluster, &parent.action)?;
     let key = key(headers, || fingerprint_of_retry(parent.id, &draft))?;
-    let retry = Retry::new(draft).map_err(|error| ApiError::Invalid(error.faults))?;
+    let mut retry = Retry::new(draft).map_err(|error| ApiError::Invalid(error.faults))?;
+    retry.may = access.may;
     let (id, open_max) = (TaskId::generate(), shared.parts.limits.open_tasks_per_user);
     let new = NewRetry { id, parent: parent.id, owner: caller.user.clone(), retry, key, open_max };
     let created = shared.parts.store.retry(new).await.map_err(|error| match error {
@@ -106,8 +108,25 @@ async fn announce_created(shared: &Shared, created: &Created) {
     }
 }
 
-/// Every rule, those of this installation included.
-pub(crate) fn check(shared: &Shared, draft: Draft, names: FieldNames) -> Result<TaskSpec, ApiError> {
+/// A draft in which every rule holds, of somebody who may ask for it, with what they hold.
+pub(crate) fn admit(
+    shared: &Shared,
+    caller: &Caller,
+    draft: Draft,
+    names: FieldNames,
+) -> Result<TaskSpec, ApiError> {
+    if let Ok(cluster) = ClusterName::new(&draft.cluster)
+        && caller.access(shared, &cluster).may_see()
+    {
+        may_act(shared, caller, &cluster)?;
+    }
+    let spec = check(shared, caller, draft, names)?;
+    let may = may_submit(shared, caller, &spec.cluster, &spec.action)?.may;
+    Ok(TaskSpec { may, ..spec })
+}
+
+/// Every rule, those of this installation included. A cluster that the caller may not see is not there.
+fn check(shared: &Shared, caller: &Caller, draft: Draft, names: FieldNames) -> Result<TaskSpec, ApiError> {
     let invalid = |faults: Vec<Fault>| {
         let renamed = faults.into_iter().map(|fault| fault.renamed(|field| name_of(field, names)));
         ApiError::Invalid(renamed.collect())
@@ -126,7 +145,8 @@ pub(crate) fn check(shared: &Shared, draft: Draft, names: FieldNames) -> Result<
             )),
         };
     }
-    let clusters = shared.parts.clusters.names();
+    let mut clusters = shared.parts.clusters.names();
+    clusters.retain(|name| caller.access(shared, name).may_see());
     match clusters.contains(&spec.cluster) {
         true => Ok(spec),
         false => Err(ApiError::invalid(names.cluster, unknown_cluster(&spec.cluster, &clusters))),

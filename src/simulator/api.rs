@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use hyper::{HeaderMap, Method, Request, Response};
@@ -13,6 +13,7 @@ use super::access::Access;
 use super::cluster::Cluster;
 use super::discovery;
 use super::log::RequestLog;
+use super::protobuf;
 use super::query::Query;
 use super::reply;
 use super::resources::Target;
@@ -89,10 +90,14 @@ impl Api {
         let shape = Shape::from_accept(header(request.headers(), ACCEPT.as_str()));
         let view = View { shape, now: self.cluster.clock.now(), resource: target.resource };
         let media = header(request.headers(), CONTENT_TYPE.as_str()).to_owned();
-        if media.starts_with("application/vnd.kubernetes.protobuf") {
-            return Err(Refusal::unsupported_media(&media));
-        }
-        let body = if matches!(verb, "get" | "list" | "watch") { Value::Null } else { body(request).await? };
+        let protobuf = media.starts_with("application/vnd.kubernetes.protobuf");
+        let body = match verb {
+            "get" | "list" | "watch" => Value::Null,
+            "delete" if protobuf => protobuf::delete_options(&bytes(request).await?)
+                .ok_or_else(|| Refusal::bad_request("error decoding the body: no DeleteOptions"))?,
+            _ if protobuf => return Err(Refusal::unsupported_media(&media)),
+            _ => body(request).await?,
+        };
         Call { cluster: &self.cluster, access: &self.access, verb, target, query: query?, view, media, body }
             .answer()
     }
@@ -118,13 +123,17 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// The body of a request; `Null` for none.
-async fn body(request: Request<Incoming>) -> Result<Value, Refusal> {
+async fn bytes(request: Request<Incoming>) -> Result<Bytes, Refusal> {
     let read = axum::body::to_bytes(Body::new(request.into_body()), BODY_BYTES_MAX);
-    let bytes = tokio::time::timeout(BODY_WAIT, read)
+    tokio::time::timeout(BODY_WAIT, read)
         .await
         .map_err(|_| Refusal::bad_request("the body did not arrive in time"))?
-        .map_err(|_| Refusal::too_large(BODY_BYTES_MAX))?;
+        .map_err(|_| Refusal::too_large(BODY_BYTES_MAX))
+}
+
+/// The body of a request; `Null` for none.
+async fn body(request: Request<Incoming>) -> Result<Value, Refusal> {
+    let bytes = bytes(request).await?;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }

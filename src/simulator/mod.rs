@@ -25,6 +25,7 @@ mod object;
 mod patch;
 mod placing;
 mod pod;
+mod protobuf;
 mod query;
 mod reply;
 mod resources;

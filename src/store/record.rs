@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::task::{
-    ActionSpec, ClusterName, Counts, Event, EventKind, FailureBudget, ItemName, Priority, ReplicaId, Seq,
-    Status, Strategy, TaskId, TaskSpec, TaskState, TaskView, UserId, WaveMark,
+    ActionSpec, Capabilities, ClusterName, Counts, Event, EventKind, FailureBudget, ItemName, Priority,
+    ReplicaId, Seq, Status, Strategy, TaskId, TaskSpec, TaskState, TaskView, UserId, WaveMark,
 };
 
 /// A task as the record knows it.
@@ -37,6 +37,8 @@ pub struct Task {
     pub failed_before: Option<u32>,
     /// In which waves, order and windows, if the user set any of it.
     pub strategy: Option<Strategy>,
+    /// What its submitter may on its cluster, as it was then.
+    pub may: Capabilities,
     /// Waves up to this number, from 1, have no gate and no pause before them any more; 0 when none was opened yet.
     pub opened: u32,
     /// Nobody claims it before then while it is queued.
@@ -120,6 +122,7 @@ impl Task {
             budget: spec.budget,
             failed_before: Some(0),
             strategy: spec.strategy.clone(),
+            may: spec.may,
             opened: 0,
             rests_until: None,
             parent: None,
@@ -151,6 +154,7 @@ impl Task {
             max_attempts: self.max_attempts,
             budget: self.budget,
             strategy: self.strategy.clone(),
+            may: self.may,
         }
     }
 

@@ -2,9 +2,11 @@
 //!
 //! Reading order: [`ids`] · [`spec`] (what a user may ask for) · [`item`] · [`counts`] · [`budget`] (how many may fail) ·
 //! [`template`] (what is asked for again and again) · [`strategy`] (in which waves, when) · [`plan`] (what it would do) ·
-//! [`state`] (the one transition function) · [`step`] (what an item in work is at) ·
+//! [`access`] (who may) · [`safety`] (what nobody may) · [`state`] (the one transition function) · [`step`] (what an item in
+//! work is at) ·
 //! [`event`] · [`snapshot`] (a fold of events) · [`position`] (a place in a stream).
 
+pub mod access;
 pub mod budget;
 pub mod counts;
 pub mod event;
@@ -12,6 +14,7 @@ pub mod ids;
 pub mod item;
 pub mod plan;
 pub mod position;
+pub mod safety;
 pub mod snapshot;
 pub mod spec;
 pub mod state;
@@ -19,6 +22,7 @@ pub mod step;
 pub mod strategy;
 pub mod template;
 
+pub use access::{Access, Capabilities, Capability, Missing, Role};
 pub use budget::{FailureBudget, Passed, Tally, Then};
 pub use counts::Counts;
 pub use event::{Event, EventKind, ItemChange};

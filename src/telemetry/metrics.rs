@@ -20,6 +20,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::ages::Ages;
+use crate::task::safety::Rule;
 use crate::task::{ItemState, Status};
 
 /// Buckets of latencies, in seconds.
@@ -31,6 +32,13 @@ const LATENCY: [f64; 14] =
 pub struct Kind {
     /// The kind.
     pub kind: &'static str,
+}
+
+/// A single label: which rule refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Refused {
+    /// The rule.
+    pub rule: &'static str,
 }
 
 /// A single label: `read` or `write`.
@@ -160,7 +168,7 @@ pub struct Metrics {
     pub bus_repairs: Family<Kind, Counter>,
     /// News that a sweep found and no doorbell told of, not even a second later.
     pub doorbells_missed: Counter,
-    /// Requests refused, by `kind` (`auth`, `rate`, `sockets`).
+    /// Requests refused, by `kind`: `auth`, `rate`, `sockets`, `role`, and the capability that was missing.
     pub refused: Family<Kind, Counter>,
     /// Work done by maintenance duties, by `kind` of duty.
     pub upkeep: Family<Kind, Counter>,
@@ -174,6 +182,10 @@ pub struct Metrics {
     pub tasks_stalled: Gauge,
     /// Calls to Kubernetes, by `cluster` and `outcome`. Clusters come from the configuration, so they are few.
     pub cluster_calls: Family<ClusterCall, Counter>,
+    /// Items that had to wait because another task acted on their node.
+    pub node_conflicts: Counter,
+    /// Nodes left alone because a rule of safety said so, by `rule`.
+    pub safety_refusals: Family<Refused, Counter>,
     /// 0 while calls to a cluster fail at once because it does not answer, by `cluster`.
     pub cluster_up: Family<InCluster, Gauge>,
     /// 1 while the nodes of a cluster are known and watched, by `cluster`.
@@ -232,6 +244,16 @@ impl Metrics {
             maintenance_leader: gauge(r, "maintenance_leader", "1 while this process leads the maintenance"),
             tasks_stalled: gauge(r, "tasks_stalled", "Tasks held in which no item finished for long"),
             cluster_calls: family(r, "cluster_calls", "Calls to Kubernetes"),
+            node_conflicts: counter(
+                r,
+                "node_conflicts",
+                "Nodes that had to wait because another task acted on them",
+            ),
+            safety_refusals: family(
+                r,
+                "safety_refusals",
+                "Nodes left alone because a rule of safety said so",
+            ),
             cluster_up: family(r, "cluster_up", "0 while a cluster does not answer and is not asked"),
             node_watch_synced: family(
                 r,
@@ -265,6 +287,11 @@ impl Metrics {
     /// Notes how a call to a cluster ended.
     pub fn count_call(&self, cluster: &str, outcome: &'static str) {
         self.cluster_calls.get_or_create(&ClusterCall { cluster: cluster.to_owned(), outcome }).inc();
+    }
+
+    /// Notes a node that a rule of safety has kept as it is.
+    pub fn count_safety(&self, rule: Rule) {
+        self.safety_refusals.get_or_create(&Refused { rule: rule.as_str() }).inc();
     }
 
     /// Notes whether a cluster is asked.
@@ -352,7 +379,10 @@ impl Metrics {
         for kind in ["published", "resync"] {
             let _ = self.lost_ends.get_or_create(&Kind { kind });
         }
-        for kind in ["auth", "rate", "sockets"] {
+        for rule in Rule::ALL {
+            let _ = self.safety_refusals.get_or_create(&Refused { rule: rule.as_str() });
+        }
+        for kind in ["auth", "rate", "sockets", "role", "force", "bypass-pdb", "control-plane"] {
             let _ = self.refused.get_or_create(&Kind { kind });
         }
     }

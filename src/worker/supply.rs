@@ -236,6 +236,9 @@ impl Supply {
                 queue.pop_front();
                 fresh += 1;
             }
+            if known.is_none() && holders.contains_key(&name) {
+                self.worker.parts.metrics.node_conflicts.inc();
+            }
             let since = known.map_or(now, |item| item.since);
             match holders.remove(&name) {
                 None => state.ready.push_back(Next { index, name, refused: None }),

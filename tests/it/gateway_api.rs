@@ -200,7 +200,8 @@ async fn a_viewer_reads_and_nothing_else() {
         Answer::of(if method == Method::POST { request.json(&draft()) } else { request })
     };
     assert_eq!(send(Method::GET, format!("/api/v1/tasks/{task}")).await.status, 200);
-    assert_eq!(send(Method::GET, "/api/v1/clusters".into()).await.body, json!({"clusters": ["prod"]}));
+    let clusters = json!({"clusters": ["prod"], "access": {"prod": {"role": "viewer", "may": []}}});
+    assert_eq!(send(Method::GET, "/api/v1/clusters".into()).await.body, clusters);
     for path in ["/api/v1/tasks".to_owned(), format!("/api/v1/tasks/{task}/cancel")] {
         let answer = send(Method::POST, path).await;
         assert_eq!((answer.status, answer.fields().len()), (403, 0));

@@ -17,6 +17,7 @@ mod outage;
 mod plan;
 mod plan_run;
 mod pods;
+mod safety;
 mod simulator_command;
 
 use std::sync::Arc;
@@ -29,8 +30,9 @@ use milepost::clock::{Clock, SystemClock};
 use milepost::config::{ActionsConfig, ClusterConfig};
 use milepost::simulator::{LoggedRequest, Simulator, SimulatorConfig};
 use milepost::store::Task;
+use milepost::task::safety::Rules;
 use milepost::task::spec::{Draft, TaskSpec};
-use milepost::task::{ClusterName, Effect, ItemName, TaskId, UserId};
+use milepost::task::{Capabilities, ClusterName, Effect, ItemName, TaskId, UserId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -61,14 +63,12 @@ impl Hub {
         let home = TempDir::new().unwrap();
         let kubeconfig = home.path().join("kubeconfig");
         std::fs::write(&kubeconfig, simulator.kubeconfig_yaml()).unwrap();
-        let cluster = ClusterConfig {
-            name: "sim".into(),
-            kubeconfig: Some(kubeconfig),
-            context: None,
-            in_cluster: false,
-            allow_exec: false,
-        };
-        let mut actions = ActionsConfig { call_timeout: Duration::from_secs(30), ..ActionsConfig::default() };
+        let cluster =
+            ClusterConfig { name: "sim".into(), kubeconfig: Some(kubeconfig), ..ClusterConfig::default() };
+        // kubectl knows no such rules, and single nodes are handy; `safety` has tests with them.
+        let safety = Rules { control_plane_quorum: false, last_node: false, ..Rules::default() };
+        let call_timeout = Duration::from_secs(30);
+        let mut actions = ActionsConfig { call_timeout, safety, ..ActionsConfig::default() };
         set(&mut actions);
         let clusters = KubeClusters::new(&[cluster], &actions).unwrap();
         Self { registry: Registry::new(clusters, actions.wait, Arc::new(SystemClock)), home }
@@ -94,7 +94,7 @@ impl Hub {
     }
 }
 
-/// A task as a worker gets it.
+/// A task as a worker gets it, of somebody who holds every capability.
 fn task(cluster: &str, action: &str, parameters: Value) -> Task {
     let draft = Draft {
         action: action.into(),
@@ -104,7 +104,7 @@ fn task(cluster: &str, action: &str, parameters: Value) -> Task {
         reason: Some("disk".into()),
         ..Draft::default()
     };
-    let spec = TaskSpec::new(draft).unwrap();
+    let spec = TaskSpec { may: Capabilities::all(), ..TaskSpec::new(draft).unwrap() };
     Task::accepted(TaskId::generate(), UserId::new("ada").unwrap(), &spec, SystemClock.now())
 }
 

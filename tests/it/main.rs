@@ -32,6 +32,7 @@ mod gateway_nodes;
 mod gateway_outage;
 mod gateway_pulse;
 mod gateway_rig;
+mod gateway_rights;
 mod gateway_tickets;
 mod handing_on;
 mod kubernetes;

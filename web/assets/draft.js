@@ -186,6 +186,7 @@ const FIELDS = [
   "ignore_daemonsets",
   "delete_emptydir_data",
   "force",
+  "bypass_pdb",
   "pod_selector",
   "skip_wait_for_delete_timeout_seconds",
 ];

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { problemOf, query } from "../assets/api.js";
 import { bodyOf, faultsOf, fieldOf, parametersOf, rowsOf, wordsOf } from "../assets/draft.js";
 import { Selection, cordonWords, indexed, rowsInView, search } from "../assets/nodes.js";
+import { whyNoSubmit, whyNot } from "../assets/rights.js";
 import { Session, payloadOf } from "../assets/session.js";
 
 const row = (key, value = "", effect = "") => ({ key, value, effect });
@@ -64,6 +65,16 @@ test("a drain sends what is set and leaves the rest to its defaults", () => {
   const expected = { ignore_daemonsets: true, pod_selector: "app=web", timeout_seconds: 90, grace_period_seconds: 0 };
   assert.deepEqual(parametersOf("drain", [], { drain }), expected);
   assert.equal(fieldOf({ field: "parameters.timeout_seconds", reason: "x" }), "timeout_seconds");
+});
+
+test("what a user may not do on a cluster is told with what it takes and who gives it", () => {
+  const access = { role: "operator", may: ["force"] };
+  assert.equal(whyNot(access, "force", "prod"), null);
+  assert.equal(whyNot(undefined, "force", "prod"), null, "the server has the last word");
+  const why = whyNot(access, "bypass-pdb", "prod");
+  assert.match(why, /capability bypass-pdb on prod.*auth\.grants/);
+  assert.equal(whyNoSubmit(access, "prod"), null);
+  assert.match(whyNoSubmit({ role: "viewer", may: [] }, "prod"), /only look at prod/);
 });
 
 test("a cordon says whose it is, since when and why", () => {

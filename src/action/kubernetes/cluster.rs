@@ -26,12 +26,14 @@ use tokio::time::{Instant, timeout};
 
 use super::breaker::{Breaker, Pass, Turned};
 use super::errors::{CallError, Meaning, root_cause};
+use super::guard::Safety;
 use super::meter::Meter;
 use super::pace::Pace;
 use super::rights::Rights;
 use super::{agent, busy};
 use crate::BoxError;
 use crate::task::ClusterName;
+use crate::task::safety::{Rule, Rules};
 use crate::telemetry::Metrics;
 
 /// Who writes, as `managedFields` show it.
@@ -101,6 +103,8 @@ pub(super) struct Cluster {
     pub(super) rights: Rights,
     call_timeout: Duration,
     pub(super) meter: Meter,
+    /// Which nodes may be taken out of service.
+    pub(super) safety: Safety,
 }
 
 impl Cluster {
@@ -118,7 +122,22 @@ impl Cluster {
             breaker: Breaker::default(),
             rights: Rights::default(),
             call_timeout: limits.call_timeout,
+            safety: Safety::default(),
         }
+    }
+
+    /// The same, under these rules.
+    pub(super) fn with_rules(self, rules: Rules) -> Self {
+        Self { safety: Safety::new(rules), ..self }
+    }
+
+    pub(super) fn call_timeout(&self) -> Duration {
+        self.call_timeout
+    }
+
+    /// Notes that a rule has kept a node as it is.
+    pub(super) fn count_refusal(&self, rule: Rule) {
+        self.meter.refusal(rule);
     }
 
     /// The client. Reads the configuration when that has not been done, or the kubeconfig has changed since; one that

@@ -10,12 +10,15 @@ use super::cluster::{Cluster, Limits, Source};
 use super::drain::Drain;
 use super::driver::{Change, NodeAction};
 use super::errors::root_cause;
+use super::guard::{Asker, Guard, Guarded};
 use super::protected::Protected;
 use super::reflector::Reflector;
 use crate::action::{Action, ActionError, ClusterError};
 use crate::clock::Clock;
 use crate::config::{ActionsConfig, ClusterConfig};
 use crate::store::Task;
+use crate::task::safety::Rules;
+use crate::task::spec::UncordonParameters;
 use crate::task::{ActionSpec, ClusterName};
 use crate::telemetry::Metrics;
 
@@ -54,6 +57,8 @@ pub struct KubeClusters {
 /// What clusters are made with.
 struct Make {
     limits: Limits,
+    /// The rules of clusters that have none of their own.
+    rules: Rules,
     metrics: Metrics,
     annotations: Annotations,
     list_timeout: Duration,
@@ -84,6 +89,7 @@ impl KubeClusters {
         };
         let make = Make {
             limits,
+            rules: actions.safety.clone(),
             metrics,
             annotations: Annotations::new(&actions.annotation_prefix, &actions.foreign_reasons),
             list_timeout: actions.call_timeout * LIST_CALLS,
@@ -173,26 +179,56 @@ impl KubeClusters {
             let cause = root_cause(error.as_ref());
             ActionError::permanent(format!("cluster {} cannot be used: {cause}", cluster.name))
         })?;
+        if let Some(missing) = task.may.lacks(&task.action) {
+            let why =
+                format!("{} did not hold the capability {missing} when the task was submitted", task.owner);
+            return Err(ActionError::permanent(why));
+        }
         let sender = agent::of_task(task);
-        Ok(Some(match &task.action {
-            ActionSpec::Drain(asked) => {
-                let evictions = cluster.preflight(&task.action, &sender).await?;
-                let with = (clock, sender, evictions);
-                Arc::new(Drain::new(task, asked, &self.make.annotations, &cluster, with))
-            }
-            _ => {
-                let change = Change::new(task, &self.make.annotations, &self.protected)?;
-                cluster.preflight(&task.action, &sender).await?;
-                let nodes = Some(nodes).filter(|_| task.counts.total >= MANY);
-                Arc::new(NodeAction { cluster, nodes, change, clock, sender })
-            }
+        if let ActionSpec::Drain(asked) = &task.action {
+            let evictions = cluster.preflight(&task.action, &sender).await?;
+            let guard = self.guard(task, (&cluster, &nodes), &clock);
+            let with = (clock, sender, evictions);
+            let inner = Drain::new(task, asked, &self.make.annotations, &cluster, with).guarded(&guard);
+            return Ok(Some(Arc::new(Guarded { inner, guard })));
+        }
+        let change = Change::new(task, &self.make.annotations, &self.protected)?;
+        cluster.preflight(&task.action, &sender).await?;
+        let guard = cluster.safety.rules.concern(&task.action);
+        let guard = guard.then(|| self.guard(task, (&cluster, &nodes), &clock));
+        let nodes = Some(nodes).filter(|_| task.counts.total >= MANY);
+        let inner = NodeAction { cluster, nodes, change, clock, sender };
+        Ok(Some(match guard {
+            Some(guard) => Arc::new(Guarded { inner, guard }),
+            None => Arc::new(inner),
         }))
+    }
+
+    /// The rules of the cluster, asked for a task.
+    fn guard(
+        &self,
+        task: &Task,
+        (cluster, nodes): (&Arc<Cluster>, &Arc<Reflector>),
+        clock: &Arc<dyn Clock>,
+    ) -> Arc<Guard> {
+        let own = UncordonParameters { of_task: Some(task.id), foreign: false };
+        let undo = NodeAction {
+            cluster: Arc::clone(cluster),
+            nodes: None,
+            change: Change::Uncordon(self.make.annotations.clone(), own),
+            clock: Arc::clone(clock),
+            sender: agent::of_task(task),
+        };
+        let asker = Asker { action: task.action.clone(), may: task.may, task: task.id };
+        Arc::new(Guard { cluster: Arc::clone(cluster), nodes: Arc::clone(nodes), asker, undo })
     }
 }
 
 impl Make {
     fn entry(&self, name: ClusterName, config: &ClusterConfig, source: Source) -> Entry {
-        let cluster = Arc::new(Cluster::new(name, source, &self.limits, self.metrics.clone()));
+        let rules = config.safety.clone().unwrap_or_else(|| self.rules.clone());
+        let cluster = Cluster::new(name, source, &self.limits, self.metrics.clone()).with_rules(rules);
+        let cluster = Arc::new(cluster);
         let nodes = Reflector::new(Arc::clone(&cluster), self.annotations.clone(), self.list_timeout);
         Entry { config: config.clone(), cluster, nodes: Arc::new(nodes) }
     }

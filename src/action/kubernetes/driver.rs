@@ -194,7 +194,13 @@ impl NodeAction {
 #[async_trait]
 impl Action for NodeAction {
     async fn run(&self, target: Target<'_>, _: &Context) -> Result<Done, ActionError> {
-        let name = target.name.as_str();
+        self.on(target.name.as_str()).await
+    }
+}
+
+impl NodeAction {
+    /// Makes the change to a node.
+    pub(super) async fn on(&self, name: &str) -> Result<Done, ActionError> {
         check_name(name)?;
         self.change.ready(&self.cluster, &self.sender).await?;
         if let Some(done) = self.at_sight(name).await {

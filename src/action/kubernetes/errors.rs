@@ -12,7 +12,7 @@ use crate::task::ClusterName;
 
 /// The wait before a cluster is asked again that is away or has too much to do, and did not say when. How often it is asked is
 /// the matter of its pace and its breaker.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]

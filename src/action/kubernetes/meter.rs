@@ -6,6 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::task::ClusterName;
+use crate::task::safety::Rule;
 use crate::telemetry::Metrics;
 
 /// What is counted of a cluster. Closed until it is in force.
@@ -41,6 +42,11 @@ impl Meter {
 
     pub(super) fn reachable(&self, reachable: bool) {
         self.write(|metrics, cluster| metrics.cluster_reachable(cluster, reachable));
+    }
+
+    /// A rule of safety has kept a node as it is.
+    pub(super) fn refusal(&self, rule: Rule) {
+        self.metrics.count_safety(rule);
     }
 
     /// Whether the nodes are known and watched.

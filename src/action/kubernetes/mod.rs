@@ -17,6 +17,7 @@ mod cordon;
 mod drain;
 mod driver;
 mod errors;
+mod guard;
 mod holder;
 mod label;
 mod meter;

@@ -10,6 +10,7 @@ use super::annotations::Annotations;
 use super::holder::{Holder, Manager};
 use crate::action::NodeView;
 use crate::action::nodes::{NodeAddress, NodeCondition, NodeMore};
+use crate::task::safety::{Node, Rules, keeps_pods_off};
 
 /// What decisions look at.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,6 +37,31 @@ impl From<DynamicObject> for Observed {
     }
 }
 
+/// What the rules of safety look at.
+pub(super) fn facts(node: &NodeView, rules: &Rules) -> Node {
+    let named = node.labels.iter().filter(|(key, _)| rules.names(key));
+    Node {
+        name: node.name.clone(),
+        ready: node.ready,
+        cordoned: node.unschedulable,
+        control_plane: node.is_control_plane(),
+        tainted: node.taints.iter().any(|taint| keeps_off(taint)),
+        labels: named.map(|(key, value)| (key.clone(), value.clone())).collect(),
+    }
+}
+
+/// Whether a taint keeps pods off that do not tolerate it; as [`taint_text`] writes it.
+fn keeps_off(taint: &str) -> bool {
+    let (what, effect) = taint.rsplit_once(':').unwrap_or((taint, ""));
+    let key = what.split_once('=').map_or(what, |(key, _)| key);
+    keeps_pods_off(key, effect)
+}
+
+fn is_ready(status: &Value) -> bool {
+    let conditions = status["conditions"].as_array();
+    conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
 /// A node for people: what lists show, and the rest.
 pub(super) fn known(node: DynamicObject, annotations: &Annotations) -> (NodeView, NodeMore) {
     let more = more(&node, annotations);
@@ -47,7 +73,7 @@ pub(super) fn view(node: DynamicObject, annotations: &Annotations) -> NodeView {
     let status = &node.data["status"];
     let holds = |condition: &&Value| condition["status"] == "True";
     let conditions = || status["conditions"].as_array().into_iter().flatten();
-    let ready = conditions().filter(holds).any(|condition| condition["type"] == "Ready");
+    let ready = is_ready(status);
     let problems = conditions().filter(holds).map(|condition| text(&condition["type"]));
     let problems = problems.filter(|name| name != "Ready").collect();
     let version = text(&status["nodeInfo"]["kubeletVersion"]);

@@ -104,12 +104,13 @@ impl Cluster {
     ) -> Result<Evictions, ActionError> {
         let asked = async {
             let mut missing = Vec::new();
-            for right in needed(action) {
+            for right in self.needed(action) {
                 if !self.may(&right, sender).await? {
                     missing.push(right);
                 }
             }
-            let drains = matches!(action, ActionSpec::Drain(_)) && missing.is_empty();
+            let evicting = matches!(action, ActionSpec::Drain(asked) if !asked.bypass_pdb);
+            let drains = evicting && missing.is_empty();
             let evicts = !drains || self.may(&to_evict(), sender).await?;
             Ok::<_, CallError>((missing, evicts))
         };
@@ -120,6 +121,15 @@ impl Cluster {
         }
     }
 
+    /// The rights without which no item can be done, those to see the nodes included where a rule looks at them.
+    pub(super) fn needed(&self, action: &ActionSpec) -> Vec<Right> {
+        let mut rights = needed(action);
+        if self.safety.rules.concern(action) {
+            rights.extend([Right::new("list", "nodes"), Right::new("watch", "nodes")]);
+        }
+        rights
+    }
+
     /// What becomes of an item for want of these rights.
     pub(super) fn forbidden(&self, missing: &[Right]) -> ActionError {
         let rights: Vec<_> = missing.iter().map(ToString::to_string).collect();
@@ -128,7 +138,7 @@ impl Cluster {
 }
 
 /// The rights without which no item can be done: those in the whole cluster.
-pub(super) fn needed(action: &ActionSpec) -> Vec<Right> {
+fn needed(action: &ActionSpec) -> Vec<Right> {
     let nodes = || vec![Right::new("get", "nodes"), Right::new("patch", "nodes")];
     match action {
         ActionSpec::Wait(_) => Vec::new(),

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::annotations::Annotations;
 use super::clusters::{Entry, KubeClusters};
 use super::errors::root_cause;
+use super::reflector::lost;
 use crate::BoxError;
 use crate::action::nodes::NodePod;
 use crate::action::{
@@ -38,8 +39,7 @@ impl Clusters for KubeClusters {
         let cordoned = entry.cordoned(self.list_timeout()).await.map_err(|why| unavailable(cluster, why))?;
         let nodes = entry.nodes.nodes().await.map_err(|why| unavailable(cluster, why))?;
         if nodes.freshness.stale {
-            let why = nodes.freshness.cause.unwrap_or_else(|| "its watch fell silent".to_owned());
-            return Err(unavailable(cluster, format!("its nodes are not watched right now: {why}").into()));
+            return Err(unavailable(cluster, lost(nodes.freshness.cause)));
         }
         Ok(Nodes { nodes: with_cordons(nodes.nodes, cordoned), ..nodes })
     }

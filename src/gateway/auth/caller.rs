@@ -7,10 +7,12 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
-use super::verify::{Identity, Role};
+use super::verify::Identity;
 use crate::gateway::Shared;
 use crate::gateway::error::ApiError;
-use crate::task::UserId;
+use crate::store::Task;
+use crate::task::access::Claim;
+use crate::task::{Access, ClusterName, Role, UserId};
 use crate::telemetry::metrics::Kind;
 
 /// A verified caller.
@@ -18,14 +20,16 @@ use crate::telemetry::metrics::Kind;
 pub struct Caller {
     /// Who they are.
     pub user: UserId,
-    /// What they may do.
+    /// What they may do, where nothing else is said of a cluster.
     pub role: Role,
+    /// What their token says of single clusters.
+    pub clusters: Claim,
     /// When their token ends, in seconds since the Unix epoch.
     pub expires_s: i64,
 }
 
 impl Caller {
-    /// Refuses a caller who may only read.
+    /// Refuses a caller who may only read, for what is of no cluster.
     pub(crate) fn may_write(&self) -> Result<(), ApiError> {
         if self.role >= Role::Operator {
             return Ok(());
@@ -33,15 +37,26 @@ impl Caller {
         Err(ApiError::Forbidden("the role viewer may only read"))
     }
 
-    /// Whether this caller may see what `owner` owns.
-    pub(crate) fn may_see(&self, owner: &UserId) -> bool {
-        self.role == Role::Admin || self.user == *owner
+    /// What this caller may do on a cluster.
+    pub(crate) fn access(&self, shared: &Shared, cluster: &ClusterName) -> Access {
+        Access::of(&self.user, self.role, &self.clusters, &shared.parts.auth.grants, cluster)
+    }
+
+    /// Whether this caller may see a task.
+    pub(crate) fn may_see(&self, shared: &Shared, task: &Task) -> bool {
+        self.user == task.owner || self.access(shared, &task.cluster).role == Role::Admin
+    }
+
+    /// Whether there may be clusters on which this caller sees what others do.
+    pub(crate) fn may_be_admin(&self) -> bool {
+        self.role == Role::Admin || self.clusters.values().any(|said| said.role == Some(Role::Admin))
     }
 }
 
 impl From<Identity> for Caller {
     fn from(identity: Identity) -> Self {
-        Self { user: identity.user, role: identity.role, expires_s: identity.expires_s }
+        let Identity { user, role, clusters, expires_s } = identity;
+        Self { user, role, clusters, expires_s }
     }
 }
 

@@ -13,26 +13,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::config::AuthConfig;
-use crate::task::UserId;
+use crate::task::access::Claim;
+use crate::task::{Role, UserId};
 
 /// Clock skew that is forgiven, in seconds.
 const LEEWAY_S: u64 = 30;
 /// The shortest shared secret, in bytes: the size of the hash.
 const SECRET_BYTES_MIN: usize = 32;
-
-/// What a user may do. Each role may do what the one before may.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Read their own tasks, and clusters.
-    Viewer,
-    /// Submit tasks and control their own.
-    Operator,
-    /// See and control everyone's tasks.
-    Admin,
-}
 
 /// Why keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +55,8 @@ pub(super) struct Claims {
     pub(super) sub: String,
     pub(super) role: Role,
     pub(super) exp: u64,
+    #[serde(default, skip_serializing_if = "Claim::is_empty")]
+    pub(super) clusters: Claim,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) iss: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,6 +70,8 @@ pub struct Identity {
     pub user: UserId,
     /// What they may do.
     pub role: Role,
+    /// What the token says of single clusters.
+    pub clusters: Claim,
     /// When the token ends, in seconds since the Unix epoch.
     pub expires_s: i64,
 }
@@ -138,9 +129,13 @@ impl Verifier {
         let key = key.ok_or("the token uses an algorithm that is not accepted here")?;
         let claims =
             jsonwebtoken::decode::<Claims>(token, &key.key, &key.rules).map_err(|error| why(&error))?.claims;
+        if claims.role == Role::None {
+            return Err("the token's role is none: it lets nobody do anything");
+        }
         Ok(Identity {
             user: UserId::new(&claims.sub).map_err(|_| "the token's sub is not a user name")?,
             role: claims.role,
+            clusters: claims.clusters,
             expires_s: i64::try_from(claims.exp).unwrap_or(i64::MAX),
         })
     }
@@ -198,7 +193,8 @@ fn why(error: &jsonwebtoken::errors::Error) -> &'static str {
         ErrorKind::InvalidSignature => "the token's signature does not verify",
         ErrorKind::MissingRequiredClaim(_) => "the token lacks a required claim",
         ErrorKind::Json(_) => {
-            "the token's claims cannot be read: sub, exp and role (viewer, operator, admin) are needed"
+            "the token's claims cannot be read: sub, exp and role (viewer, operator, admin) are needed, and clusters is a \
+             map of patterns to role and may"
         }
         _ => "the token is not valid",
     }

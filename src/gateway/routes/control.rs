@@ -16,6 +16,7 @@ use crate::gateway::Shared;
 use crate::gateway::auth::Caller;
 use crate::gateway::error::{ApiError, Problem};
 use crate::gateway::extract::{Body, OptionalBody, TaskPath};
+use crate::gateway::rights::may_act;
 use crate::gateway::submit::{announce_committed, announce_control, submit_retry, wake_worker};
 use crate::store::{Control, Task};
 use crate::task::spec::{CONCURRENCY_MAX, is_concurrency};
@@ -59,6 +60,7 @@ pub struct RetryBody {
     params(("id" = String, Path, description = "Id of the task")),
     responses(
         (status = 200, description = "The task as it is now", body = TaskBody),
+        (status = 403, description = "You may not act on its cluster", body = Problem),
         (status = 404, description = "There is no such task that you may see", body = Problem),
         (status = 409, description = "The task is over", body = Problem)))]
 pub(crate) async fn cancel(
@@ -74,6 +76,7 @@ pub(crate) async fn cancel(
     params(("id" = String, Path, description = "Id of the task")),
     responses(
         (status = 200, description = "The task as it is now", body = TaskBody),
+        (status = 403, description = "You may not act on its cluster", body = Problem),
         (status = 404, description = "There is no such task that you may see", body = Problem),
         (status = 409, description = "The task cannot be paused", body = Problem)))]
 pub(crate) async fn pause(
@@ -91,6 +94,7 @@ pub(crate) async fn pause(
     params(("id" = String, Path, description = "Id of the task")),
     responses(
         (status = 200, description = "The task as it is now", body = TaskBody),
+        (status = 403, description = "You may not act on its cluster", body = Problem),
         (status = 404, description = "There is no such task that you may see", body = Problem),
         (status = 409, description = "The task is not paused", body = Problem)))]
 pub(crate) async fn resume(
@@ -108,6 +112,7 @@ pub(crate) async fn resume(
     params(("id" = String, Path, description = "Id of the task")),
     responses(
         (status = 200, description = "The task as it is now", body = TaskBody),
+        (status = 403, description = "You may not act on its cluster", body = Problem),
         (status = 404, description = "There is no such task that you may see", body = Problem),
         (status = 409, description = "The task is over", body = Problem),
         (status = 422, description = "The number is not one that a task may have", body = Problem)))]
@@ -135,7 +140,7 @@ pub(crate) async fn concurrency(
     responses(
         (status = 202, description = "The retry is recorded; Location is its address", body = TaskBody),
         (status = 200, description = "The key had made this retry before", body = TaskBody),
-        (status = 403, description = "The task is somebody else's", body = Problem),
+        (status = 403, description = "The task is somebody else's, or you lack a role or a capability that it takes", body = Problem),
         (status = 404, description = "There is no such task that you may see", body = Problem),
         (status = 409, description = "The task or a retry of it is not over, or nothing is left to retry", body = Problem),
         (status = 422, description = "The request breaks rules; each field is named", body = Problem),
@@ -148,7 +153,6 @@ pub(crate) async fn retry(
     headers: HeaderMap,
     OptionalBody(draft): OptionalBody<RetryDraft>,
 ) -> Result<Response, ApiError> {
-    caller.may_write()?;
     let parent = find(&shared, &caller, id).await?;
     submit_retry(&shared, &caller, &headers, &parent, draft).await.map(accepted)
 }
@@ -159,8 +163,8 @@ async fn control(
     id: TaskId,
     control: Control,
 ) -> Result<Json<TaskBody>, ApiError> {
-    caller.may_write()?;
     let before = find(shared, caller, id).await?;
+    may_act(shared, caller, &before.cluster)?;
     let controlled = shared.parts.store.control(id, control).await?;
     let controlled = controlled.ok_or(ApiError::NotFound("there is no such task"))?;
     if let Some(row) = &controlled.outbox {

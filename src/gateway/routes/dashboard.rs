@@ -43,6 +43,7 @@ const FILES: &[File] = files! {
     "/assets/pace.js" => "assets/pace.js",
     "/assets/plan.css" => "assets/plan.css",
     "/assets/plan.js" => "assets/plan.js",
+    "/assets/rights.js" => "assets/rights.js",
     "/assets/session.js" => "assets/session.js",
     "/assets/socket.js" => "assets/socket.js",
     "/assets/store.js" => "assets/store.js",

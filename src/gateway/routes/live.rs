@@ -29,6 +29,7 @@ use crate::gateway::live::close::Close;
 use crate::gateway::live::session::Session;
 use crate::gateway::live::{sse, websocket};
 use crate::http::ConnectionPermit;
+use crate::task::access::Claim;
 use crate::task::{Position, UserId};
 
 /// How an origin that is the gateway's own is written into a grant: replicas may be reached under several names.
@@ -68,6 +69,8 @@ pub struct Ticket {
 struct Grant {
     user: UserId,
     role: Role,
+    #[serde(default)]
+    clusters: Claim,
     expires_s: i64,
     origin: Option<String>,
 }
@@ -88,7 +91,8 @@ pub(crate) async fn ticket(
         Some(origin) => Some(known_origin(&shared, &headers, origin)?),
         None => origin(&shared, &headers)?,
     };
-    let grant = Grant { user: caller.user, role: caller.role, expires_s: caller.expires_s, origin };
+    let Caller { user, role, clusters, expires_s } = caller;
+    let grant = Grant { user, role, clusters, expires_s, origin };
     let grant = crate::gateway::live::protocol::json(&grant);
     let ticket = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let ttl = shared.parts.live.ticket_ttl;
@@ -195,7 +199,8 @@ pub(crate) async fn admit(
     let now_s = shared.parts.clock.now().as_second();
     match grant {
         Some(grant) if grant.origin == origin && grant.expires_s > now_s => {
-            Ok(Caller { user: grant.user, role: grant.role, expires_s: grant.expires_s })
+            let Grant { user, role, clusters, expires_s, .. } = grant;
+            Ok(Caller { user, role, clusters, expires_s })
         }
         _ => Err(refuse(shared, "the ticket is unknown, used, over, or was made for another page")),
     }

@@ -23,6 +23,7 @@ use crate::gateway::auth::Caller;
 use crate::gateway::error::{ApiError, Problem};
 use crate::gateway::extract::Params;
 use crate::gateway::live;
+use crate::gateway::rights::may_see;
 use crate::task::ClusterName;
 
 /// Nodes of a page, unless asked otherwise, and at most.
@@ -138,10 +139,11 @@ fn read(draft: &FilterDraft) -> Result<NodeFilter, ApiError> {
         (status = 503, description = "The cluster was never reached", body = Problem)))]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
-    _caller: Caller,
+    caller: Caller,
     ClusterPath(cluster): ClusterPath,
     Params(params): Params<NodeParams>,
 ) -> Result<(HeaderMap, Json<NodeList>), ApiError> {
+    may_see(&shared, &caller, &cluster)?;
     let limit = params.limit.unwrap_or(PAGE);
     if !(1..=PAGE_MAX).contains(&limit) {
         return Err(ApiError::invalid("limit", format!("must be from 1 to {PAGE_MAX}")));
@@ -194,9 +196,10 @@ impl<S: Send + Sync> FromRequestParts<S> for NodePath {
         (status = 503, description = "The cluster was never reached", body = Problem)))]
 pub(crate) async fn get(
     State(shared): State<Arc<Shared>>,
-    _caller: Caller,
+    caller: Caller,
     NodePath(cluster, name): NodePath,
 ) -> Result<(HeaderMap, Json<NodeBody>), ApiError> {
+    may_see(&shared, &caller, &cluster)?;
     let clusters = &shared.parts.clusters;
     let found = clusters.node(&cluster, &name).await?;
     let found = found.ok_or(ApiError::NotFound("the cluster has no such node"))?;
@@ -228,6 +231,7 @@ pub(crate) async fn follow(
     let ticket = params.ticket.clone();
     let filter = params.filter()?;
     let caller = admit(&shared, &headers, ticket.as_deref()).await?;
+    may_see(&shared, &caller, &cluster)?;
     live::nodes::respond(&shared, caller, cluster, filter).await
 }
 

@@ -91,8 +91,8 @@ batch! {
 }
 
 batch! {
-    /// Makes nodes unschedulable and evicts their pods, by the rules of `kubectl drain`. Disruption budgets are always
-    /// respected. `item_timeout_ms` is refused: `timeout_seconds` says how long a node may take.
+    /// Makes nodes unschedulable and evicts their pods, by the rules of `kubectl drain`. Disruption budgets are
+    /// respected unless `bypass_pdb` is set. `item_timeout_ms` is refused: `timeout_seconds` says how long a node may take.
     DrainBatch, "drain" {
         /// Seconds for each pod to end by itself; left out or -1 for the pod's own.
         grace_period_seconds: Option<i64>,
@@ -104,6 +104,8 @@ batch! {
         #[serde(default)] delete_emptydir_data: bool,
         /// Evict pods that nothing makes anew; without it a node with such pods is refused.
         #[serde(default)] force: bool,
+        /// Delete pods instead of evicting them, so that no disruption budget is asked. Takes the capability `bypass-pdb`.
+        #[serde(default)] bypass_pdb: bool,
         /// Only pods that this label selector selects.
         pod_selector: Option<String>,
         /// Do not wait for pods that have been terminating for longer than this; 0 or left out: wait for all.

@@ -12,7 +12,7 @@ use crate::gateway::auth::Caller;
 use crate::gateway::error::{ApiError, Problem};
 use crate::gateway::extract::Body;
 use crate::gateway::plan::show;
-use crate::gateway::submit::{TASK_FIELDS, check};
+use crate::gateway::submit::{TASK_FIELDS, admit};
 use crate::task::{Draft, Plan};
 
 /// Plan a task
@@ -28,8 +28,7 @@ pub(crate) async fn create(
     caller: Caller,
     Body(draft): Body<Draft>,
 ) -> Result<Json<Plan>, ApiError> {
-    caller.may_write()?;
-    let spec = check(&shared, draft, TASK_FIELDS)?;
+    let spec = admit(&shared, &caller, draft, TASK_FIELDS)?;
     show(&shared, &caller, &spec, TASK_FIELDS).await.map(Json)
 }
 

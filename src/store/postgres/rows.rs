@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::store::{OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task};
 use crate::task::{
-    ActionSpec, Attempt, Counts, Effect, Event, FailureBudget, Item, ItemName, ItemOutcome, ItemResult,
-    Priority, Strategy, TaskId, TaskState, UserId,
+    ActionSpec, Attempt, Capabilities, Capability, Counts, Effect, Event, FailureBudget, Item, ItemName,
+    ItemOutcome, ItemResult, Priority, Strategy, TaskId, TaskState, UserId,
 };
 
 /// A row of `tasks`, without its lease.
@@ -29,6 +29,7 @@ pub(super) struct TaskRow {
     failure_budget: Option<Json<Value>>,
     failed_before: Option<i32>,
     strategy: Option<Json<Value>>,
+    may: Option<Vec<String>>,
     opened: i32,
     rests_until: Option<Timestamp>,
     parent_id: Option<Uuid>,
@@ -123,6 +124,7 @@ impl TryFrom<TaskRow> for Task {
             budget: budget.map(|budget| place.read("failure_budget", budget)).transpose()?,
             failed_before: row.failed_before.map(i32::unsigned_abs),
             strategy: strategy.transpose()?.flatten(),
+            may: capabilities(row.may),
             opened: row.opened.unsigned_abs(),
             rests_until: row.rests_until.map(Timestamp::to_jiff),
             parent: row.parent_id.map(TaskId::from_uuid),
@@ -137,6 +139,13 @@ impl TryFrom<TaskRow> for Task {
             updated_at: row.updated_at.to_jiff(),
         })
     }
+}
+
+/// What the submitter might. A release that did not know of capabilities wrote none, and let everybody force a drain. One
+/// that only a later release knows lets nobody do anything here.
+fn capabilities(stored: Option<Vec<String>>) -> Capabilities {
+    let Some(words) = stored else { return Capabilities::from_iter([Capability::Force]) };
+    words.iter().filter_map(|word| word.parse().ok()).collect()
 }
 
 fn read_strategy(stored: Value) -> Result<Option<Strategy>, String> {

@@ -7,7 +7,7 @@
 macro_rules! columns {
     () => {
         "id, owner, action, parameters, cluster, reason, priority, concurrency, item_timeout_ms, max_attempts, \
-         failure_budget, failed_before, strategy, opened, rests_until, parent_id, status, attempt, tries, aborted, total, succeeded, failed, \
+         failure_budget, failed_before, strategy, may, opened, rests_until, parent_id, status, attempt, tries, aborted, total, succeeded, failed, \
          skipped, cancelled, worker, message, error, created_at, started_at, finished_at, updated_at"
     };
 }
@@ -63,8 +63,8 @@ statements! {
             RETURNING task_id
         ), task AS (
             INSERT INTO tasks (id, owner, action, parameters, cluster, reason, priority, concurrency,
-                item_timeout_ms, max_attempts, failure_budget, parent_id, root_id, strategy, status, total)
-            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $15, $16, $17, $18, 'queued', cardinality($11::text[])
+                item_timeout_ms, max_attempts, failure_budget, parent_id, root_id, strategy, may, status, total)
+            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $15, $16, $17, $18, $19, 'queued', cardinality($11::text[])
             FROM room WHERE is_left AND ($12::text IS NULL OR EXISTS (SELECT FROM key))
             RETURNING ", columns!(), "
         ), members AS (

@@ -13,7 +13,7 @@ use crate::store::{
     Control, Controlled, Created, IdempotencyKey, ItemQuery, NewRetry, NewTask, OutboxRow, Retries,
     StoreError, Task, TaskQuery, TaskStore, WATCHED_MAX, Watched, change,
 };
-use crate::task::{ClusterName, Item, ItemName, ItemState, TaskId, UserId};
+use crate::task::{Capability, ClusterName, Item, ItemName, ItemState, TaskId, UserId};
 
 /// Looks for the task of a key that is being used by somebody else right now.
 const KEY_LOOKS: usize = 5;
@@ -268,7 +268,8 @@ pub(super) async fn insert(
         .bind(spec.budget.map(Json))
         .bind(lineage.as_ref().map(|lineage| lineage.parent))
         .bind(lineage.as_ref().map(|lineage| lineage.root))
-        .bind(spec.strategy.as_ref().map(|strategy| Json(strategy.draft())));
+        .bind(spec.strategy.as_ref().map(|strategy| Json(strategy.draft())))
+        .bind(spec.may.iter().map(Capability::as_str).collect::<Vec<_>>());
     Ok(row.fetch_optional(connection).await?)
 }
 

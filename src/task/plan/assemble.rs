@@ -5,16 +5,18 @@ use jiff::Timestamp;
 use super::estimate::{Past, estimate};
 use super::{Fate, NodePlan, Outcome, Plan, PlanHash, Summary, Survey, seal};
 use crate::task::TaskSpec;
-use crate::task::strategy::{Facts, Opening, OrderRule, in_order, opening};
+use crate::task::strategy::{Facts, Opening, OrderRule, Strategy, in_order, opening};
 
 impl Plan {
     /// A plan of what a survey found at `now`. `lanes` are as many items as are worked on at once, `past` are tasks to learn
     /// from.
     #[must_use]
     pub fn new(spec: &TaskSpec, survey: Survey, lanes: u32, past: &[Past], now: Timestamp) -> Self {
+        let order = survey.order(spec.strategy.as_ref());
         let Survey { nodes, missing, refused, mut warnings } = survey;
         warnings.extend(closed(spec, now));
-        let (nodes, order) = ordered(spec, nodes);
+        let mut places: Vec<Option<NodePlan>> = nodes.into_iter().map(Some).collect();
+        let nodes = order.iter().filter_map(|place| places[*place as usize].take()).collect();
         let (mut nodes, waves) = in_waves(spec, nodes);
         for node in &mut nodes {
             node.digest = seal::digest(node);
@@ -33,7 +35,7 @@ impl Plan {
             refused,
             warnings,
             waves,
-            order,
+            order: rules(spec),
             estimate: estimate(&spec.action, spec.strategy.as_ref(), &work, lanes, past),
             nodes,
             request: spec.fingerprint(),
@@ -56,17 +58,19 @@ fn closed(spec: &TaskSpec, now: Timestamp) -> Option<String> {
     }
 }
 
-/// The nodes in the order of the strategy, and what decides it.
-fn ordered(spec: &TaskSpec, nodes: Vec<NodePlan>) -> (Vec<NodePlan>, String) {
-    let rules = spec.strategy.as_ref().map_or(&[][..], |strategy| &strategy.order);
-    if rules.is_empty() {
-        return (nodes, "as given".to_owned());
+impl Survey {
+    /// Places of its nodes in the order in which they would be started.
+    #[must_use]
+    pub fn order(&self, strategy: Option<&Strategy>) -> Vec<u32> {
+        let facts: Vec<Facts> = self.nodes.iter().map(facts).collect();
+        in_order(strategy.map_or(&[][..], |strategy| &strategy.order), &facts)
     }
-    let facts: Vec<Facts> = nodes.iter().map(facts).collect();
-    let mut places: Vec<Option<NodePlan>> = nodes.into_iter().map(Some).collect();
-    let order = in_order(rules, &facts);
-    let nodes = order.iter().filter_map(|index| places[*index as usize].take()).collect();
-    (nodes, words(rules))
+}
+
+/// What decides the order.
+fn rules(spec: &TaskSpec) -> String {
+    let rules = spec.strategy.as_ref().map_or(&[][..], |strategy| &strategy.order);
+    if rules.is_empty() { "as given".to_owned() } else { words(rules) }
 }
 
 /// What decides the place of a node. Which node a worker runs on is not known before one takes the task.

@@ -1,7 +1,7 @@
 //! What a user may ask of a drain: the options of `kubectl drain` with its defaults, all unsafe ones off.
 //!
-//! There is no way to get around a disruption budget here, and no drain without an end. Not here: what becomes of each
-//! pod ([`crate::action::kubernetes`]).
+//! There is no drain without an end. Not here: what becomes of each pod ([`crate::action::kubernetes`]), and who may ask
+//! for what ([`crate::task::access`]).
 
 use std::time::Duration;
 
@@ -36,6 +36,10 @@ pub struct DrainParameters {
     /// Evict pods that nothing will make anew, instead of refusing the node.
     #[serde(default)]
     pub force: bool,
+    /// Delete pods instead of asking for their eviction, so that no disruption budget is asked: kubectl's
+    /// `--disable-eviction`. Not stored when it is off, so that older workers can read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bypass_pdb: bool,
     /// Only pods with these labels; a Kubernetes label selector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<String>,

@@ -27,7 +27,7 @@ pub use retry::{Retry, RetryDraft};
 pub use selector::Selector;
 
 use self::fault::Faults;
-use super::{ClusterName, FailureBudget, ItemName, PlanHash, Strategy, StrategyDraft};
+use super::{Capabilities, ClusterName, FailureBudget, ItemName, PlanHash, Strategy, StrategyDraft};
 
 /// Most items in one task.
 pub const ITEMS_MAX: usize = 100_000;
@@ -112,6 +112,8 @@ pub struct TaskSpec {
     pub budget: Option<FailureBudget>,
     /// In which waves, order and windows, if the user set any of it.
     pub strategy: Option<Strategy>,
+    /// What its submitter may on its cluster, as it was when they submitted it. Nothing of the request itself.
+    pub may: Capabilities,
 }
 
 /// Claims before a task is given up, when the user does not say.
@@ -144,6 +146,7 @@ impl TaskSpec {
             max_attempts: draft.max_attempts.unwrap_or(MAX_ATTEMPTS_DEFAULT),
             budget: draft.failure_budget,
             strategy,
+            may: Capabilities::default(),
         });
         faults.or(spec)
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::Faults;
 use super::{Draft, Priority, SpecError, TaskSpec, check_limits, check_strategy};
-use crate::task::{FailureBudget, ItemState, Strategy, StrategyDraft};
+use crate::task::{Capabilities, FailureBudget, ItemState, Strategy, StrategyDraft};
 
 /// Ends that an item can be retried from.
 const INCLUDABLE: [ItemState; 3] = [ItemState::Failed, ItemState::Skipped, ItemState::Cancelled];
@@ -58,6 +58,8 @@ pub struct Retry {
     budget: Option<FailureBudget>,
     /// Another strategy, which may be none.
     strategy: Option<Option<Strategy>>,
+    /// What who retries may on the cluster, whatever who submitted the task might. Nothing of the request itself.
+    pub may: Capabilities,
 }
 
 impl Retry {
@@ -95,6 +97,7 @@ impl Retry {
             max_attempts: limits.max_attempts,
             budget: limits.failure_budget,
             strategy,
+            may: Capabilities::default(),
         }))
     }
 
@@ -109,6 +112,7 @@ impl Retry {
             max_attempts: self.max_attempts.unwrap_or(retried.max_attempts),
             budget: self.budget.or(retried.budget),
             strategy: self.strategy.clone().unwrap_or(retried.strategy),
+            may: self.may,
             ..retried
         }
     }

@@ -23,6 +23,7 @@ pub(in super::super) fn task(total: u32) -> Task {
         budget: None,
         failed_before: Some(0),
         strategy: None,
+        may: crate::task::Capabilities::default(),
         opened: 0,
         rests_until: None,
         parent: None,

@@ -14,6 +14,9 @@ use crate::{FakeClock, Postgres, Proxy, Redis, ports};
 
 /// The secret that signs tokens of a test hub.
 pub const SECRET: &str = "a-secret-of-tests-only-0123456789abcdef";
+/// Ends the section `auth`: everybody holds everything, and no rule counts nodes.
+const WITHOUT_RULES: &str = "  grants: [{may: [force, bypass-pdb, control-plane]}]\nactions:\n  wait: true\n  \
+                             safety: {control_plane_quorum: false, last_node: false}\n";
 
 /// What a user of a test hub may ask for in a second. One who waits for something looks a hundred times, far more often than
 /// a person may by default; a hub on a quiet machine is quick enough to answer that often.
@@ -245,7 +248,11 @@ impl Hub {
     }
 
     fn write_config(&self) -> Result<()> {
-        let mut text = format!("auth:\n  hs256_secret: {SECRET}\nactions:\n  wait: true\n");
+        let mut text = format!("auth:\n  hs256_secret: {SECRET}\n");
+        // Simulated clusters are cordoned and drained to the last node, by users who hold everything.
+        let with_nodes =
+            self.spec.nodes > 0 || self.spec.env.iter().any(|(name, _)| name == "MILEPOST_CLUSTERS");
+        text.push_str(if with_nodes { WITHOUT_RULES } else { "actions:\n  wait: true\n" });
         text.push_str(&format!("limits:\n  requests_per_second: {REQUESTS_PER_SECOND}\n"));
         if self.spec.mode != HubMode::Memory {
             text.push_str(&format!("database:\n  url: {}\n", self.database_url()));

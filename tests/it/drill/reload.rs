@@ -47,7 +47,8 @@ async fn clusters_are_added_changed_and_removed_while_tasks_run() {
     let entry = |name: &str, file: &str, site: &Site| {
         let path = folder.path().join(file);
         std::fs::write(&path, site.kubeconfig()).unwrap();
-        json!({"name": name, "kubeconfig": path})
+        // Every node of it is cordoned.
+        json!({"name": name, "kubeconfig": path, "safety": {"control_plane_quorum": false, "last_node": false}})
     };
     let (old, new) = (entry("one", "old", &sites[0]), entry("one", "new", &sites[1]));
     let two = entry("two", "two", &other);

@@ -11,6 +11,7 @@ use milepost::clock::{Clock, SystemClock};
 use milepost::config::{ActionsConfig, ClusterConfig};
 use milepost::simulator::{Fault, LoggedRequest, Rule, Simulator};
 use milepost::store::Task;
+use milepost::task::safety::Rules;
 use milepost::task::spec::{Draft, TaskSpec};
 use milepost::task::{ItemName, TaskId, UserId};
 use serde_json::{Value, json};
@@ -42,18 +43,22 @@ fn without_version(mut node: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_cordon_of_one_node_costs_two_requests_and_names_its_sender() {
-    let simulator = simulator(1).await;
+async fn a_cordon_costs_two_requests_and_names_its_sender() {
+    let simulator = simulator(30).await;
     let hub = Hub::new(&simulator);
     hub.run("cordon", Value::Null, "node-001").await.unwrap();
-    let requests = super::acts(&simulator);
-    assert_eq!(simulator.requests().len(), 4, "two questions for the whole task");
+    let (of_all, requests): (Vec<_>, Vec<_>) =
+        super::acts(&simulator).into_iter().partition(|request| request.path == "/api/v1/nodes");
     assert_eq!(requests.iter().map(|request| request.verb).collect::<Vec<_>>(), ["get", "patch"]);
+    assert_eq!(of_all.iter().filter(|request| request.verb == "list").count(), 1, "{of_all:?}");
     let sender = |request: &LoggedRequest| Sender::read(&request.user_agent);
     let senders: Vec<Sender> = requests.iter().filter_map(sender).collect();
     assert_eq!(senders.len(), 2, "{requests:?}");
     assert_eq!((senders[0].worker.as_str(), &senders[0]), ("-", &senders[1]));
     assert!(requests[1].query.contains("fieldManager=milepost"));
+    hub.run("cordon", Value::Null, "node-002").await.unwrap();
+    let count = |verb| super::acts(&simulator).iter().filter(|request| request.verb == verb).count();
+    assert_eq!((count("list"), count("get"), count("patch")), (1, 2, 2), "what is known is shared");
 }
 
 /// Many nodes are cordoned by what one list and one watch show of them; what is not as it was seen is read.
@@ -203,7 +208,7 @@ async fn a_context_chooses_the_cluster_and_a_wrong_way_is_a_sentence() {
         kubeconfig: (!in_cluster).then(|| path.clone()),
         context: context.map(str::to_owned),
         in_cluster,
-        allow_exec: false,
+        ..ClusterConfig::default()
     };
     let configs = [
         config("current", None, false),
@@ -211,10 +216,12 @@ async fn a_context_chooses_the_cluster_and_a_wrong_way_is_a_sentence() {
         config("missing", Some("third"), false),
         config("inside", None, true),
     ];
-    let clusters = KubeClusters::new(&configs, &ActionsConfig::default()).unwrap();
+    let safety = Rules { last_node: false, ..Rules::default() };
+    let clusters =
+        KubeClusters::new(&configs, &ActionsConfig { safety, ..ActionsConfig::default() }).unwrap();
     let registry = Registry::new(clusters, false, Arc::new(SystemClock));
     let name = ItemName::new("node-001").unwrap();
-    for (cluster, asked) in [("other", [0, 2]), ("current", [2, 2])] {
+    for (cluster, asked) in [("other", [0, 4]), ("current", [4, 4])] {
         let action = registry.prepare(&task(cluster, "cordon", Value::Null)).await.ok().unwrap();
         assert_eq!(action.run(Target { index: 0, name: &name }, &Context::alone()).await, CHANGED);
         assert_eq!(simulators.each_ref().map(|simulator| super::acts(simulator).len()), asked);

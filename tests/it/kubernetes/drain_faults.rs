@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use milepost::action::{ActionError, Actions, Context, Done, Target};
 use milepost::clock::SystemClock;
-use milepost::simulator::{Behaviour, Denied, Fault, PodChange, Rule, Simulator, SimulatorConfig};
+use milepost::simulator::{
+    Behaviour, Denied, Fault, LoggedRequest, PodChange, Rule, Simulator, SimulatorConfig,
+};
 use milepost::task::{Effect, ItemName, Step};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -267,5 +269,9 @@ async fn a_task_says_who_drains() {
     action.run(Target { index: 0, name: &name }, &Context::alone()).await.unwrap();
     let id = wanted.id.to_string();
     let requests = simulator.requests();
-    assert!(requests.iter().all(|request| request.user_agent.contains(&id)), "{requests:?}");
+    let of_all = |request: &&LoggedRequest| request.path == "/api/v1/nodes";
+    let (of_all, own): (Vec<_>, Vec<_>) = requests.iter().partition(of_all);
+    assert!(own.iter().all(|request| request.user_agent.contains(&id)), "{own:?}");
+    let lists = of_all.iter().filter(|request| request.verb == "list").count();
+    assert_eq!(lists, 1, "what is known of all nodes is nobody's own: {of_all:?}");
 }

@@ -32,8 +32,10 @@ struct Scenario {
     drained: bool,
     /// On purpose we do not even cordon the node, unlike `kubectl`.
     untouched: bool,
-    /// Names of the pods that are evicted.
+    /// Names of the pods that are made to go.
     evicted: &'static [&'static str],
+    /// How they are.
+    by: PodChange,
 }
 
 fn scenario(name: &'static str, pods: Vec<Value>) -> Scenario {
@@ -47,6 +49,7 @@ fn scenario(name: &'static str, pods: Vec<Value>) -> Scenario {
         drained: true,
         untouched: false,
         evicted: &[],
+        by: PodChange::Evicted,
     }
 }
 
@@ -66,6 +69,10 @@ impl Scenario {
 
     fn evicts(self, evicted: &'static [&'static str]) -> Self {
         Self { evicted, ..self }
+    }
+
+    fn deletes(self, deleted: &'static [&'static str]) -> Self {
+        Self { evicted: deleted, by: PodChange::Deleted, ..self }
     }
 
     fn refused(self) -> Self {
@@ -275,6 +282,37 @@ fn going() -> Vec<Scenario> {
     ]
 }
 
+/// Drains that ask no budget: pods are deleted.
+fn bypassing() -> Vec<Scenario> {
+    let bypass = |more: Value| {
+        let mut parameters = json!({"bypass_pdb": true});
+        parameters.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        parameters
+    };
+    vec![
+        scenario("a budget that would not allow it is not asked", vec![replica("a")])
+            .with("poddisruptionbudgets", budget("one", "a", 1))
+            .asked("--disable-eviction", bypass(json!({})))
+            .deletes(&["a"]),
+        scenario("deleted with a grace of a second", vec![replica("a"), replica("b")])
+            .asked("--disable-eviction --grace-period=1", bypass(json!({"grace_period_seconds": 1})))
+            .deletes(&["a", "b"]),
+        scenario("deleted with no grace", vec![replica("a")])
+            .asked(
+                "--disable-eviction --grace-period=0 --force",
+                bypass(json!({"grace_period_seconds": 0, "force": true})),
+            )
+            .deletes(&["a"]),
+        scenario("what refuses a node refuses it all the same", vec![pod("a", ""), replica("b")])
+            .asked("--disable-eviction", bypass(json!({})))
+            .refused(),
+        scenario("a finalizer holds what was deleted", vec![held(replica("a")), replica("b")])
+            .asked("--disable-eviction --timeout=4s", bypass(json!({"timeout_seconds": 3})))
+            .deletes(&["a", "b"])
+            .refused(),
+    ]
+}
+
 /// A cluster as the scenario wants it, whose clock is a minute behind: what was deleted there was deleted a minute ago.
 async fn cluster(scenario: &Scenario, clock: &Arc<ManualClock>) -> Simulator {
     let ms = Duration::from_millis;
@@ -302,9 +340,9 @@ async fn cluster(scenario: &Scenario, clock: &Arc<ManualClock>) -> Simulator {
     simulator
 }
 
-/// Who was there at first, and was evicted: each by name, and once for each time.
-fn evicted(simulator: &Simulator, first: &BTreeSet<(String, String)>) -> Vec<String> {
-    let events = simulator.pod_events().into_iter().filter(|event| event.change == PodChange::Evicted);
+/// Who was there at first, and was evicted or deleted by the drain: each by name, and once for each time.
+fn evicted(simulator: &Simulator, first: &BTreeSet<(String, String)>, by: PodChange) -> Vec<String> {
+    let events = simulator.pod_events().into_iter().filter(|event| event.change == by);
     let mut names: Vec<String> = events
         .map(|event| {
             assert!(
@@ -352,8 +390,12 @@ async fn compare(scenario: Scenario) {
     let (expected, result) = tokio::join!(kubectl.run(&line), hub.run("drain", parameters, scenario.node));
     assert_eq!(expected.is_ok(), scenario.drained, "{name}: kubectl: {expected:?}");
     assert_eq!(result.is_ok(), scenario.drained, "{name}: {result:?}");
-    assert_eq!(evicted(&theirs, &their_pods), scenario.evicted, "{name}: kubectl: {expected:?}");
-    assert_eq!(evicted(&ours, &our_pods), scenario.evicted, "{name}: {result:?}");
+    let by = scenario.by;
+    assert_eq!(evicted(&theirs, &their_pods, by), scenario.evicted, "{name}: kubectl: {expected:?}");
+    assert_eq!(evicted(&ours, &our_pods, by), scenario.evicted, "{name}: {result:?}");
+    if by == PodChange::Deleted {
+        assert!(evicted(&ours, &our_pods, PodChange::Evicted).is_empty(), "{name}: nothing asks a budget");
+    }
     assert_eq!(left(&ours), left(&theirs), "{name}: what is left");
     let expected = if scenario.untouched { before } else { essence(&theirs) };
     assert_eq!(essence(&ours), expected, "{name}: the nodes");
@@ -361,7 +403,8 @@ async fn compare(scenario: Scenario) {
 
 #[tokio::test]
 async fn our_drain_does_what_kubectls_does() {
-    let all: Vec<_> = sorting().into_iter().chain(refusing()).chain(going()).collect();
+    let all = [sorting(), refusing(), going(), bypassing()];
+    let all: Vec<_> = all.into_iter().flatten().collect();
     assert!(all.len() >= 40, "{} scenarios", all.len());
     stream::iter(all).for_each_concurrent(AT_ONCE, compare).await;
 }

@@ -70,7 +70,7 @@ async fn a_slow_cluster_costs_one_call_timeout() {
     let simulator = simulator(1).await;
     let hub = Hub::with(&simulator, |actions| actions.call_timeout = SECOND / 2);
     simulator.set_rules(vec![Rule::on("get", Fault::Latency { from: 300 * SECOND, to: 300 * SECOND })]);
-    let acting = hub.run("cordon", Value::Null, "node-001");
+    let acting = hub.run("uncordon", Value::Null, "node-001");
     let error =
         tokio::time::timeout(30 * SECOND, acting).await.expect("the call has a deadline").unwrap_err();
     let message = "cluster sim: no answer within 500ms".into();
@@ -114,6 +114,8 @@ async fn a_cluster_that_is_gone_is_unreachable() {
     })
     .await
     .expect("a dropped simulator stops");
-    let error = hub.run("cordon", Value::Null, "node-001").await.unwrap_err();
+    let error = hub.run("uncordon", Value::Null, "node-001").await.unwrap_err();
     assert!(error.to_string().starts_with("cluster sim cannot be reached: "), "{error}");
+    let error = hub.run("cordon", Value::Null, "node-001").await.unwrap_err();
+    assert!(error.to_string().starts_with("cluster sim: its nodes are not known: "), "{error}");
 }

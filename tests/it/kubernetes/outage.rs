@@ -9,7 +9,7 @@ use milepost::simulator::{Fault, Rule, Simulator};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{CHANGED, Hub, simulator, task};
+use super::{CHANGED, Hub, labels, simulator, task};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -17,15 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 async fn a_cluster_that_is_away_is_not_asked_until_a_probe_is_answered() {
     let simulator = simulator(1).await;
     let hub = Hub::new(&simulator);
-    simulator.set_rules(vec![Rule::on("get", Fault::Reset)]);
+    simulator.set_rules(vec![Rule::on("get", Fault::Reset), Rule::on("list", Fault::Reset)]);
     for _ in 0..5 {
-        let error = hub.run("cordon", Value::Null, "node-001").await.unwrap_err();
+        let error = hub.run("label", labels("a", "b", false), "node-001").await.unwrap_err();
         assert!(error.to_string().starts_with("cluster sim cannot be reached: "), "{error}");
     }
     let (asked, began) = (simulator.requests().len(), Instant::now());
     let mut later = 0;
     for _ in 0..200 {
-        let error = hub.run("cordon", Value::Null, "node-001").await.unwrap_err();
+        let error = hub.run("label", labels("a", "b", false), "node-001").await.unwrap_err();
         if let ActionError::Later { message, retry_after } = error {
             assert!(message.starts_with("cluster sim: no answer for "), "{message}");
             assert!(retry_after <= Duration::from_secs(15));
@@ -37,7 +37,7 @@ async fn a_cluster_that_is_away_is_not_asked_until_a_probe_is_answered() {
     assert!(began.elapsed() < PATIENCE);
     simulator.set_rules(Vec::new());
     tokio::time::timeout(PATIENCE, async {
-        while hub.run("cordon", Value::Null, "node-001").await != CHANGED {
+        while hub.run("label", labels("a", "b", false), "node-001").await != CHANGED {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     })

@@ -9,7 +9,7 @@ use milepost::simulator::{Behaviour, Denied, PodChange, Simulator, SimulatorConf
 use milepost::store::Task;
 use milepost::task::plan::{Fate, NodePlan, Outcome, PodClass};
 use milepost::task::spec::{Draft, TaskSpec};
-use milepost::task::{ItemName, Plan, TaskId, UserId};
+use milepost::task::{Capabilities, ItemName, Plan, TaskId, UserId};
 use serde_json::{Value, json};
 
 use super::Hub;
@@ -27,7 +27,7 @@ pub(super) fn spec(action: &str, parameters: Value, nodes: &[&str]) -> TaskSpec 
     spec_with(action, parameters, nodes, json!({}))
 }
 
-fn spec_with(action: &str, parameters: Value, nodes: &[&str], strategy: Value) -> TaskSpec {
+pub(super) fn spec_with(action: &str, parameters: Value, nodes: &[&str], strategy: Value) -> TaskSpec {
     let draft = Draft {
         action: action.into(),
         cluster: "sim".into(),
@@ -37,7 +37,7 @@ fn spec_with(action: &str, parameters: Value, nodes: &[&str], strategy: Value) -
         strategy: Some(serde_json::from_value(strategy).unwrap()),
         ..Draft::default()
     };
-    TaskSpec::new(draft).unwrap()
+    TaskSpec { may: Capabilities::all(), ..TaskSpec::new(draft).unwrap() }
 }
 
 fn ada() -> UserId {
@@ -262,7 +262,7 @@ async fn a_plan_only_reads() {
     }
     for request in simulator.requests() {
         let asks = request.path.ends_with("/selfsubjectaccessreviews");
-        assert!(matches!(request.verb, "get" | "list") || asks, "{request:?}");
+        assert!(matches!(request.verb, "get" | "list" | "watch") || asks, "{request:?}");
     }
     assert!(simulator.pod_events().iter().all(|event| event.change != PodChange::Evicted));
 }

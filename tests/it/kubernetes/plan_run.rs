@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use milepost::action::{ActionError, Done};
 use milepost::simulator::{PodChange, Simulator};
 use milepost::task::plan::{Fate, Field, NodePlan, Outcome};
+use milepost::task::safety::Rules;
+use milepost::task::{Capabilities, Capability, TaskSpec};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -105,6 +107,19 @@ fn any_action() -> impl Strategy<Value = (&'static str, Value)> {
     ]
 }
 
+/// Rules of every strictness, and somebody who may more or less.
+fn any_rules() -> impl Strategy<Value = (Rules, Capabilities)> {
+    let may = prop_oneof![Just(Capabilities::default()), Just(Capabilities::all())];
+    let pool = prop::option::of(Just("tier".to_owned()));
+    let protected = prop_oneof![2 => Just("milepost.dev/protected"), 1 => Just("tier=a")];
+    (any::<bool>(), any::<bool>(), pool, protected, may).prop_map(
+        |(quorum, last_node, pool_label, protected, may)| {
+            let protected = vec![protected.to_owned()];
+            (Rules { protected, control_plane_quorum: quorum, last_node, pool_label }, may)
+        },
+    )
+}
+
 fn any_pod() -> impl Strategy<Value = (&'static str, bool, bool, bool)> {
     let kind = prop_oneof![3 => Just("ReplicaSet"), 1 => Just(""), 1 => Just("DaemonSet")];
     let rare = || prop::bool::weighted(0.15);
@@ -138,15 +153,15 @@ proptest! {
 
     #[test]
     fn a_run_does_what_its_plan_said(
-        nodes in prop::collection::vec(any_node(), 4), (action, parameters) in any_action(),
+        nodes in prop::collection::vec(any_node(), 4), (action, parameters) in any_action(), (rules, may) in any_rules(),
     ) {
         runtime().block_on(async {
             let simulator = quick(4).await;
-            let hub = Hub::new(&simulator);
+            let hub = Hub::with(&simulator, |actions| actions.safety = rules);
             for (name, node) in simulator.node_names().iter().zip(&nodes) {
                 simulator.merge_patch(name, node).unwrap();
             }
-            let spec = spec(action, parameters, &NODES);
+            let spec = TaskSpec { may, ..spec(action, parameters, &NODES) };
             let (before, plan) = (states(&simulator).await, hub.plan(&spec).await);
             let ended = hub.run_spec(&spec).await;
             let after = states(&simulator).await;
@@ -161,10 +176,11 @@ proptest! {
         nodes in prop::collection::vec(any_node(), 3),
         pods in prop::collection::vec((0_usize..3, any_pod()), 0..10),
         (daemons, data, force, has_set) in any::<(bool, bool, bool, bool)>(),
+        (rules, may) in any_rules(),
     ) {
         runtime().block_on(async {
             let simulator = quick(4).await;
-            let hub = Hub::new(&simulator);
+            let hub = Hub::with(&simulator, |actions| actions.safety = rules);
             for (name, node) in NODES.iter().zip(&nodes) {
                 simulator.merge_patch(name, node).unwrap();
             }
@@ -175,7 +191,8 @@ proptest! {
                 simulator.add_pod(&make(i, NODES[node], kind)).unwrap();
             }
             let asked = json!({"ignore_daemonsets": daemons, "delete_emptydir_data": data, "force": force});
-            let spec = spec("drain", asked, &NODES);
+            let may = if force { may.or([Capability::Force].into_iter().collect()) } else { may };
+            let spec = TaskSpec { may, ..spec("drain", asked, &NODES) };
             let (before, plan) = (states(&simulator).await, hub.plan(&spec).await);
             let ended = hub.run_spec(&spec).await;
             let after = states(&simulator).await;

@@ -1,6 +1,7 @@
 // The options of a drain in the submit form, each with what it means.
 
-import { h } from "../dom.js";
+import { h, text } from "../dom.js";
+import { whyNot } from "../rights.js";
 
 const SWITCHES = [
   {
@@ -17,6 +18,13 @@ const SWITCHES = [
     name: "force",
     word: "Evict pods without a controller",
     hint: "Nothing makes them anew. Off: a node with such pods is refused.",
+    takes: "force",
+  },
+  {
+    name: "bypass_pdb",
+    word: "Delete pods instead of evicting them",
+    hint: "No disruption budget is asked: an app may lose all of its pods at once.",
+    takes: "bypass-pdb",
   },
 ];
 const NUMBERS = [
@@ -46,16 +54,20 @@ const SECONDS_MAX = 86_400;
 
 export class DrainFields {
   #switches = new Map();
+  /** Switches that take a capability, each with it and with its hint. */
+  #taking = [];
   #texts = new Map();
   /** Where the faults of each option are shown. */
   faults = new Map();
 
   constructor() {
-    const switches = SWITCHES.map(({ name, word, hint }) => {
+    const switches = SWITCHES.map(({ name, word, hint, takes }) => {
       const input = h("input", { type: "checkbox", id: `field-${name}`, "aria-describedby": `hint-${name}` });
       this.#switches.set(name, input);
       const line = h("label.check", {}, input, word);
-      return [line, h("p.hint", { id: `hint-${name}` }, hint), this.#fault(name, input)];
+      const about = h("p.hint", { id: `hint-${name}` }, hint);
+      if (takes) this.#taking.push({ input, takes, hint, about });
+      return [line, about, this.#fault(name, input)];
     });
     const numbers = NUMBERS.map(({ name, word, hint, ...more }) =>
       this.#text(name, word, hint, { type: "number", max: SECONDS_MAX, step: 1, inputmode: "numeric", ...more }),
@@ -65,7 +77,7 @@ export class DrainFields {
       autocomplete: "off",
       spellcheck: "false",
     });
-    const budgets = h("p.hint", {}, "Disruption budgets are always respected.");
+    const budgets = h("p.hint", {}, "Disruption budgets are respected unless pods are deleted.");
     this.node = h("div.drain", { tabindex: -1 }, ...switches.flat(), ...numbers, selector, budgets);
   }
 
@@ -83,6 +95,16 @@ export class DrainFields {
     return fault;
   }
 
+  /** Offers what takes a capability to who holds it on a cluster; others see why they cannot choose it. */
+  offer(access, cluster) {
+    for (const { input, takes, hint, about } of this.#taking) {
+      const why = whyNot(access, takes, cluster);
+      input.disabled = why !== null;
+      if (input.disabled) input.checked = false;
+      text(about, why === null ? hint : `${hint} ${why}`);
+    }
+  }
+
   values() {
     return {
       ...Object.fromEntries([...this.#switches].map(([name, input]) => [name, input.checked])),
@@ -92,7 +114,7 @@ export class DrainFields {
 
   /** Shows the options of a task, or the defaults. */
   choose(parameters) {
-    for (const [name, input] of this.#switches) input.checked = parameters?.[name] === true;
+    for (const [name, input] of this.#switches) input.checked = parameters?.[name] === true && !input.disabled;
     for (const [name, input] of this.#texts) input.value = parameters?.[name] ?? "";
   }
 }

@@ -6,6 +6,7 @@ import { ACTIONS, ROWS, bodyOf, faultsOf, fieldOf, rowsOf, wordsOf } from "../dr
 import { NodeFollower } from "../follow.js";
 import { plural } from "../format.js";
 import { planBodyOf } from "../plan.js";
+import { whyNoSubmit } from "../rights.js";
 import { BudgetFields } from "./budget.js";
 import { DrainFields } from "./drain.js";
 import { StrategyFields } from "./strategy.js";
@@ -26,8 +27,12 @@ export class SubmitPage {
   #cluster = null;
   /** The nodes of the chosen cluster, as they are followed. */
   #book = null;
+  /** What the user may do on each cluster, by its name. */
+  #access = {};
   #faults = new Map();
   #busy = false;
+  /** Whether the user may only look at the chosen cluster. */
+  #denied = false;
   /** The plan that is shown, with the action and the body it was made of. */
   #planned = null;
   /** The key of the body last sent: the same body again is the same task, a changed one is another. */
@@ -62,6 +67,7 @@ export class SubmitPage {
       this.#cluster = this.cluster.value;
       this.#loadNodes(false);
     });
+    this.rights = h("p.hint", { "aria-live": "polite" });
     this.reason = h("textarea", {
       id: "field-reason",
       rows: 2,
@@ -120,6 +126,7 @@ export class SubmitPage {
       h("label", { for: "field-cluster_name" }, "Cluster"),
       this.cluster,
     );
+    clusterField.append(this.rights);
     const reason = this.#field("reason", h("label", { for: "field-reason" }, "Reason"), this.reason);
     const priority = this.#field(
       "priority",
@@ -224,7 +231,8 @@ export class SubmitPage {
     this.#reword();
     this.#loadTemplates();
     try {
-      const { clusters } = await this.api.clusters();
+      const { clusters, access } = await this.api.clusters();
+      this.#access = access ?? {};
       this.#fillClusters(clusters);
       if (this.#cluster === null && clusters.length > 0) await this.#loadFirst(clusters);
       else await this.#loadNodes(true);
@@ -281,6 +289,20 @@ export class SubmitPage {
     }
   }
 
+  /** Offers what the user may do on a cluster. */
+  #offer(cluster) {
+    const access = this.#access[cluster];
+    this.drain.offer(access, cluster);
+    const why = whyNoSubmit(access, cluster);
+    this.#denied = why !== null;
+    text(this.rights, why);
+    this.#enable();
+  }
+
+  #enable() {
+    for (const button of [this.send, this.look]) button.disabled = this.#busy || this.#denied;
+  }
+
   /**
    * Reads the nodes of the chosen cluster and gives back whether it has none. `keep` says that what is selected may
    * stay so.
@@ -289,6 +311,7 @@ export class SubmitPage {
     const cluster = this.cluster.value;
     this.follower.stop();
     this.#book = null;
+    this.#offer(cluster);
     if (!keep) this.picker.selection.clear();
     if (!cluster) {
       this.picker.say("No cluster is configured: the section clusters of the configuration names them.");
@@ -455,8 +478,7 @@ export class SubmitPage {
 
   #setBusy(busy) {
     this.#busy = busy;
-    this.send.disabled = busy;
-    this.look.disabled = busy;
+    this.#enable();
     this.edit.disabled = busy;
     this.#reword();
   }

@@ -7,7 +7,9 @@ use hyper::header::HeaderValue;
 use k8s_openapi::api::apps::v1::DaemonSet as DaemonSetObject;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
-use kube::api::{GetParams, ListParams, ObjectList, PostParams, WatchEvent, WatchParams};
+use kube::api::{
+    DeleteParams, GetParams, ListParams, ObjectList, PostParams, Preconditions, WatchEvent, WatchParams,
+};
 use kube::core::{PartialObjectMeta, Request};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
@@ -129,17 +131,15 @@ impl Calls<'_> {
         }
     }
 
-    /// Asks for the eviction of a pod, unless told to stop before the question is sent. A question that was sent is waited
-    /// for: nobody could tell what became of it.
-    pub(super) async fn evict(&self, pod: &PodFacts, grace: Option<i64>, halt: &CancellationToken) -> Answer {
+    /// Asks for the eviction of a pod, or deletes it where no budget is to be asked, unless told to stop before the question
+    /// is sent. A question that was sent is waited for: nobody could tell what became of it.
+    pub(super) async fn let_go(&self, pod: &PodFacts, how: How, halt: &CancellationToken) -> Answer {
         let turn = tokio::select! {
             biased;
             () = halt.cancelled() => return Answer::NotSent,
             turn = self.cluster.turn() => turn,
         };
-        let body = eviction(pod, grace).to_string().into_bytes();
-        let path = pods(Some(&pod.namespace));
-        let request = path.create_subresource("eviction", &pod.name, &PostParams::default(), body);
+        let request = request(pod, how);
         let sent = async {
             turn?;
             let request = request.map_err(kube::Error::BuildRequest)?;
@@ -159,6 +159,27 @@ impl Calls<'_> {
             _ => error.into_action(Call { cluster, node, verb }),
         }
     }
+}
+
+/// How a pod is let go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    /// Time to end by itself, if it is not the pod's own.
+    pub(super) grace: Option<i64>,
+    /// Delete it, so that no budget is asked.
+    pub(super) bypass_pdb: bool,
+}
+
+fn request(pod: &PodFacts, how: How) -> Result<hyper::Request<Vec<u8>>, kube::core::request::Error> {
+    let path = pods(Some(&pod.namespace));
+    if !how.bypass_pdb {
+        let body = eviction(pod, how.grace).to_string().into_bytes();
+        return path.create_subresource("eviction", &pod.name, &PostParams::default(), body);
+    }
+    let uid = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
+    let grace_period_seconds = how.grace.and_then(|secs| u32::try_from(secs).ok());
+    let preconditions = Some(uid);
+    path.delete(&pod.name, &DeleteParams { grace_period_seconds, preconditions, ..DeleteParams::default() })
 }
 
 /// The request itself, since the client's own function drops the options: another pod of the same name is not meant.

@@ -5,8 +5,8 @@
 //! them talk · [`preview`] (what it would do, for plans).
 //!
 //! A drain may be run again at any time: it observes first, waits for what is terminating already, and names every pod by
-//! its UID. It stops before its next eviction when its worker is told to. Disruption budgets are never got around: pods are
-//! evicted, not deleted. Not here: which nodes at which time (worker), and undoing a cordon after a failure.
+//! its UID. It stops before its next eviction when its worker is told to. Pods are evicted, so that disruption budgets are
+//! asked; they are deleted only for who holds `bypass-pdb` and asks for it by name. Not here: which nodes at which time (worker), and undoing a cordon after a failure.
 
 mod answer;
 mod budgets;
@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::answer::Answer;
-use self::calls::Calls;
+use self::calls::{Calls, How};
 use self::classify::{DaemonSets, Plan, daemon_sets_of, preflight};
 use self::machine::{AT_ONCE, Act, Found, Machine};
 use self::pod::PodFacts;
@@ -41,6 +41,7 @@ use super::annotations::{Annotations, Note};
 use super::cluster::Cluster;
 use super::driver::after_conflicts;
 use super::errors::{Call, CallError};
+use super::guard::Guard;
 use super::node::Observed;
 use super::rights::Evictions;
 use super::{Decision, cordon};
@@ -64,6 +65,8 @@ pub(super) struct Drain {
     evictions: Evictions,
     clock: Arc<dyn Clock>,
     sender: HeaderValue,
+    /// Asked once more when a node is cordoned, before its pods go.
+    guard: Option<Arc<Guard>>,
 }
 
 /// A node as it was found: a later one of the same name is another node.
@@ -101,7 +104,11 @@ impl Drain {
     ) -> Self {
         let (cluster, note, asked) = (Arc::clone(cluster), Note::from(task), asked.clone());
         let annotations = annotations.clone();
-        Self { cluster, annotations, note, asked, evictions, clock, sender }
+        Self { cluster, annotations, note, asked, evictions, clock, sender, guard: None }
+    }
+
+    pub(super) fn guarded(self, guard: &Arc<Guard>) -> Self {
+        Self { guard: Some(Arc::clone(guard)), ..self }
     }
 
     fn calls(&self) -> Calls<'_> {
@@ -213,14 +220,14 @@ impl Evicting<'_> {
     async fn run(&mut self, version: String) {
         let deadline = self.drain.deadline(self.context);
         let (calls, halt) = (self.drain.calls(), self.halt.clone());
-        let grace = self.drain.asked.grace_period();
+        let how = How { grace: self.drain.asked.grace_period(), bypass_pdb: self.drain.asked.bypass_pdb };
         let mut acts = FuturesUnordered::new();
         let mut sights = sights(calls, self.node.name, version);
         loop {
             self.leave_alone();
             if self.end.is_none() {
                 for act in self.machine.next(Instant::now()) {
-                    acts.push(act_on(calls, act, self.machine.pod(pod_of(act)).clone(), grace, halt.clone()));
+                    acts.push(act_on(calls, act, self.machine.pod(pod_of(act)).clone(), how, halt.clone()));
                 }
             }
             self.context.report(self.machine.step());
@@ -291,15 +298,9 @@ fn pod_of(act: Act) -> usize {
     }
 }
 
-async fn act_on(
-    calls: Calls<'_>,
-    act: Act,
-    pod: PodFacts,
-    grace: Option<i64>,
-    halt: CancellationToken,
-) -> Came {
+async fn act_on(calls: Calls<'_>, act: Act, pod: PodFacts, how: How, halt: CancellationToken) -> Came {
     match act {
-        Act::Evict(index) => Came::Answer(index, calls.evict(&pod, grace, &halt).await),
+        Act::Evict(index) => Came::Answer(index, calls.let_go(&pod, how, &halt).await),
         Act::Look(index) => Came::Found(index, calls.look(&pod).await),
     }
 }
@@ -309,6 +310,9 @@ impl Drain {
         self.check_rights(name).await?;
         context.report(Step::doing("cordoning"));
         let node = self.cordon(name).await?;
+        if let Some(guard) = self.guard.as_ref().filter(|_| node.cordoned) {
+            guard.confirm(name).await?;
+        }
         stop_here(context, "the node is cordoned, and no pod was evicted")?;
         context.report(Step::doing("looking at its pods"));
         let (plan, version) = self.plan(&node).await?;

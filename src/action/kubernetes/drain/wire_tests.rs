@@ -56,6 +56,7 @@ async fn drain_until(asked: DrainParameters, answers: Answers<'_>, stopping: Can
         asked,
         clock: Arc::new(ManualClock::default()),
         sender: agent::of_nobody(),
+        guard: None,
     };
     let steps = Arc::new(Mutex::new(Vec::new()));
     let taken = Arc::clone(&steps);

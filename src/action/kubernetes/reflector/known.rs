@@ -105,6 +105,11 @@ impl Known {
         (inner.nodes(), self.changes.subscribe().into())
     }
 
+    /// Every change from here on.
+    pub(super) fn changes(&self) -> NodeChanges {
+        self.changes.subscribe().into()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.lock().nodes.len()
     }
@@ -138,15 +143,16 @@ impl Known {
         inner.heard = Instant::now();
     }
 
-    /// A node is gone. Another one that has its name by now stays.
-    pub(super) fn delete(&self, gone: &NodeView) {
+    /// A node is gone, and whether that was news. Another one that has its name by now stays.
+    pub(super) fn delete(&self, gone: &NodeView) -> bool {
         let mut inner = self.lock();
         inner.heard = Instant::now();
-        if inner.nodes.get(&gone.name).is_some_and(|(node, _)| node.uid == gone.uid)
-            && let Some((node, _)) = inner.nodes.remove(&gone.name)
-        {
-            self.tell(NodeChange::Deleted(node));
+        if inner.nodes.get(&gone.name).is_none_or(|(node, _)| node.uid != gone.uid) {
+            return false;
         }
+        let removed = inner.nodes.remove(&gone.name);
+        removed.into_iter().for_each(|(node, _)| self.tell(NodeChange::Deleted(node)));
+        true
     }
 
     /// The cluster said something, if only that there is nothing to say.

@@ -69,6 +69,23 @@ impl Reflector {
         Some(seen).filter(|seen| !seen.freshness.stale)
     }
 
+    /// Waits until they are known, as far as the watch has come.
+    ///
+    /// # Errors
+    /// Why they are not, or not any more.
+    pub(super) async fn current(&self) -> Result<(), BoxError> {
+        self.ready().await?;
+        match self.known.freshness() {
+            Some(Freshness { stale: true, cause, .. }) => Err(lost(cause)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every change from here on.
+    pub(super) fn changes(&self) -> NodeChanges {
+        self.known.changes()
+    }
+
     /// All of them, and every change from there on.
     pub(super) async fn follow(&self) -> Result<(Nodes, NodeChanges), BoxError> {
         self.ready().await?;
@@ -110,4 +127,10 @@ impl Reflector {
             stop.run_until_cancelled_owned(run.run()).await;
         }));
     }
+}
+
+/// Why nodes are not current.
+pub(super) fn lost(cause: Option<String>) -> BoxError {
+    let why = cause.unwrap_or_else(|| "its watch fell silent".to_owned());
+    format!("they are not watched right now: {why}").into()
 }

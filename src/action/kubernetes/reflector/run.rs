@@ -18,7 +18,7 @@ use super::super::annotations::Annotations;
 use super::super::cluster::{Cluster, NODES_MAX, NodeEvents};
 use super::super::errors::{CallError, root_cause};
 use super::super::node::known as read;
-use super::known::Known;
+use super::known::{Entry, Known};
 
 /// A watch that says nothing for so long is dead: the server ends each after 30 seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(35);
@@ -101,13 +101,15 @@ impl Run {
 
     async fn list(&self) -> Result<Next, Trouble> {
         let client = self.cluster.client_number().await.map_err(|error| Trouble::listing(&error))?;
-        let mut listed = BTreeMap::new();
+        let (began, mut listed) = (Instant::now(), BTreeMap::<_, Entry>::new());
         let take = |node: DynamicObject| {
             let (node, more) = read(node, &self.annotations);
             listed.insert(node.name.clone(), (Arc::new(node), Arc::new(more)));
         };
         let version = self.cluster.list(take).await.map_err(|error| Trouble::listing(&error))?;
         let again = self.known.freshness().is_some();
+        // First the rules, which are asked by whoever hears of a change.
+        self.cluster.safety.replace(listed.values().map(|(node, _)| &**node), began);
         self.known.replace(listed);
         let meter = &self.cluster.meter;
         meter.relisted(u64::from(again));
@@ -178,12 +180,16 @@ impl Run {
             WatchEvent::Added(node) | WatchEvent::Modified(node) => {
                 let version = node.metadata.resource_version.clone();
                 let (node, more) = read(node, &self.annotations);
+                self.cluster.safety.apply(&node);
                 self.known.apply((Arc::new(node), Arc::new(more)));
                 version
             }
             WatchEvent::Deleted(node) => {
                 let version = node.metadata.resource_version.clone();
-                self.known.delete(&read(node, &self.annotations).0);
+                let (gone, _) = read(node, &self.annotations);
+                if self.known.delete(&gone) {
+                    self.cluster.safety.delete(&gone.name);
+                }
                 version
             }
             WatchEvent::Bookmark(bookmark) => {

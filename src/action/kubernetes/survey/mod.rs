@@ -2,9 +2,10 @@
 //!
 //! Every decision is the action's own ([`Change::decide`], the sorting of a drain), so that what a plan says and what a run
 //! does cannot drift apart; the values are read off the patch that would be sent ([`fields`]). Nodes are read one by one
-//! when they are few, and in one list otherwise. Not here: order, waves, hash and estimate (`task::plan`).
+//! when they are few, and in one list otherwise; the rules of safety ([`judged`]) go by what is known of all nodes. Not here: order, waves, hash and estimate (`task::plan`).
 
 mod fields;
+mod judged;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,13 +18,14 @@ use tokio::time::timeout;
 
 use super::annotations::{Annotations, Note};
 use super::cluster::Cluster;
-use super::clusters::KubeClusters;
+use super::clusters::{Entry, KubeClusters};
 use super::drain::preview::{Pods, Preview, missing_in, preview};
 use super::driver::{Change, check_name};
 use super::errors::CallError;
 use super::holder::Holder;
-use super::node::{Observed, view};
+use super::node::{Observed, facts, view};
 use super::protected::Protected;
+use super::reflector::Reflector;
 use super::{Decision, agent, cordon, rights};
 use crate::BoxError;
 use crate::action::{ActionError, ClusterError};
@@ -43,6 +45,8 @@ const NAMED_MAX: usize = 3;
 /// What is asked, and by whose rules.
 struct Question<'a> {
     cluster: &'a Cluster,
+    /// The nodes as they are known, for the rules.
+    nodes: &'a Reflector,
     annotations: &'a Annotations,
     protected: &'a Protected,
     spec: &'a TaskSpec,
@@ -83,12 +87,13 @@ impl KubeClusters {
         now: Timestamp,
     ) -> Result<Survey, ClusterError> {
         let name = &spec.cluster;
-        let cluster = self.entry(name)?.cluster;
+        let Entry { cluster, nodes, .. } = self.entry(name)?;
         let unavailable = |source: BoxError| ClusterError::Unavailable { cluster: name.clone(), source };
         cluster.connect().await.map_err(unavailable)?;
         let task = Task::accepted(TaskId::generate(), owner.clone(), spec, now);
         let (annotations, protected) = self.rules();
-        let question = Question { cluster: &cluster, annotations, protected, spec, task: &task, now };
+        let question =
+            Question { cluster: &cluster, nodes: &nodes, annotations, protected, spec, task: &task, now };
         let survey = timeout(self.list_timeout(), survey(&question)).await;
         survey.map_err(|late| unavailable(late.into()))?.map_err(|error| unavailable(error.into()))
     }
@@ -101,7 +106,7 @@ async fn survey(question: &Question<'_>) -> Result<Survey, CallError> {
         Ok(how) => how,
         Err(error) => return Ok(refused(spec, &error)),
     };
-    let missing = question.cluster.lacks(rights::needed(&spec.action), &sender).await?;
+    let missing = question.cluster.lacks(question.cluster.needed(&spec.action), &sender).await?;
     let Some(nodes) = question.read(&missing, &sender).await? else {
         let why = question.cluster.forbidden(&missing);
         return Ok(Survey { missing, ..refused(spec, &why) });
@@ -110,7 +115,9 @@ async fn survey(question: &Question<'_>) -> Result<Survey, CallError> {
         How::Patch(change) => question.patched(change, &nodes, &sender).await,
         How::Drain(note, asked) => question.drained((note, asked), &nodes, &missing, &sender).await?,
     };
-    if !missing.is_empty() {
+    if missing.is_empty() {
+        question.judge(&mut survey, &nodes).await?;
+    } else {
         survey.refused = Some(question.cluster.forbidden(&missing).to_string());
     }
     survey.missing.splice(..0, missing);
@@ -286,6 +293,22 @@ impl Question<'_> {
             (None, None) => (Outcome::Change, drain_words(&plan)),
         };
         Ok((plan, pods))
+    }
+
+    /// Asks the rules, which go by the nodes that were read where they were, and by what is known of all others.
+    async fn judge(&self, survey: &mut Survey, read: &Nodes) -> Result<(), CallError> {
+        let rules = &self.cluster.safety.rules;
+        if !rules.concern(&self.spec.action) {
+            return Ok(());
+        }
+        self.nodes.current().await.map_err(kube::Error::Service)?;
+        let mut nodes = self.cluster.safety.nodes();
+        for node in read.by_name.values() {
+            let seen = facts(&view(node.clone(), self.annotations), rules);
+            nodes.insert(seen.name.clone(), seen);
+        }
+        judged::judge(survey, self.spec, rules, nodes);
+        Ok(())
     }
 
     /// Why nothing would be started for want of room in the cluster, if that is so.
