@@ -9,6 +9,7 @@ mod unread;
 mod working;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,10 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct ConnectionPermit(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
 
+/// The address at the other end of a connection. In the extensions of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
 /// What ends an accept loop and its connections.
 #[derive(Debug, Clone)]
 pub struct Stops {
@@ -63,9 +68,9 @@ pub async fn accept(
     stops: &Stops,
 ) {
     let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-    while let Some((stream, permit)) = next(&listener, &places, &stops.soft).await {
+    while let Some(((stream, peer), permit)) = next(&listener, &places, &stops.soft).await {
         let permit = ConnectionPermit(Arc::new(permit));
-        tracker.spawn(connection(stream, app.clone(), permit, stops.clone()));
+        tracker.spawn(connection(stream, app.clone(), (peer, permit), stops.clone()));
     }
 }
 
@@ -74,7 +79,7 @@ async fn next(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
     soft: &CancellationToken,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<((TcpStream, Peer), OwnedSemaphorePermit)> {
     let permit = tokio::select! {
         () = soft.cancelled() => return None,
         permit = Arc::clone(places).acquire_owned() => permit.ok()?,
@@ -86,10 +91,10 @@ async fn next(
 }
 
 /// Accepts until it works: an error such as "too many open files" passes with time.
-async fn accept_one(listener: &TcpListener) -> TcpStream {
+async fn accept_one(listener: &TcpListener) -> (TcpStream, Peer) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok((stream, peer)) => return (stream, Peer(peer.ip().to_canonical())),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -98,11 +103,11 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
     }
 }
 
-async fn connection(stream: TcpStream, app: Router, permit: ConnectionPermit, stops: Stops) {
+async fn connection(stream: TcpStream, app: Router, from: (Peer, ConnectionPermit), stops: Stops) {
     tune(&stream);
     let working = Working::default();
     let at_work = working.clone();
-    let service = service_fn(move |request| answer(app.clone(), request, permit.clone(), at_work.clone()));
+    let service = service_fn(move |request| answer(app.clone(), request, from.clone(), at_work.clone()));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -130,11 +135,12 @@ async fn connection(stream: TcpStream, app: Router, permit: ConnectionPermit, st
 async fn answer(
     app: Router,
     mut request: Request<Incoming>,
-    permit: ConnectionPermit,
+    (peer, permit): (Peer, ConnectionPermit),
     working: Working,
 ) -> Result<Response, Infallible> {
     let at_work = working.begin();
     request.extensions_mut().insert(permit);
+    request.extensions_mut().insert(peer);
     let (request, rest) = unread::lend(request);
     let response = app.oneshot(request).await?;
     rest.read_off().await;

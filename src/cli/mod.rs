@@ -4,6 +4,7 @@
 //! all of its faults at once. Not here: what the roles do; [`wiring`] puts them together and is the only place that
 //! names backends.
 
+pub mod audit;
 pub mod budget;
 pub mod config;
 pub mod connection;
@@ -87,6 +88,8 @@ enum Command {
     Node(nodes::NodeArgs),
     /// Labels, taints and annotations under a name, for submit --template.
     Template(template::TemplateCommandArgs),
+    /// Show who did what to which task and node, why, from where, and what came of it.
+    Audit(audit::AuditArgs),
     /// Print the record of tasks and their items as lines for `milepost verify`.
     Dump(dump::DumpArgs),
     /// End a task early; items in flight finish.
@@ -154,6 +157,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Nodes(args) => nodes::list(&args, out).await,
         Command::Node(args) => nodes::show(&args, out).await,
         Command::Template(args) => template::run(&args, out).await,
+        Command::Audit(args) => audit::run(&args, out).await,
         Command::Dump(args) => dump::run(&args, out).await,
         Command::Cancel(args) => control::run(&args, Control::Cancel, out).await,
         Command::Pause(args) => control::run(&args, Control::Pause, out).await,

@@ -38,7 +38,13 @@ pub fn number(n: u32, bad: bool) -> Cell {
 /// A cell with a status in words and colour.
 #[must_use]
 pub fn status_cell(status: Status) -> Cell {
-    let cell = Cell::new(words(status));
+    status_text_cell(status, words(status))
+}
+
+/// A cell with a text in the colour of a status.
+#[must_use]
+pub fn status_text_cell(status: Status, text: impl ToString) -> Cell {
+    let cell = Cell::new(text);
     match status {
         Status::Completed => cell.fg(Color::Green),
         Status::CompletedWithErrors | Status::Failed => cell.fg(Color::Red),

@@ -438,7 +438,7 @@ impl Call {
     }
 }
 
-fn page_size(left: usize) -> String {
+pub(super) fn page_size(left: usize) -> String {
     u32::try_from(left).unwrap_or(PAGE).min(PAGE).to_string()
 }
 

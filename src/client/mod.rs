@@ -3,9 +3,10 @@
 //! Used by the commands, by tests and by the load test. [`http`] submits and asks; [`live`] follows a user's tasks
 //! over any of several gateways and survives their restarts. What can be decided without a network is apart from it:
 //! [`frame`] reads what a gateway sends, [`session`] knows what was seen, [`reconnect`] decides when to come back.
-//! [`nodes`] asks for the nodes of clusters and follows them. [`history`] notes all of it for the checker, when asked to.
+//! [`nodes`] asks for the nodes of clusters and follows them, [`audit`] who did what. [`history`] notes all of it for the checker, when asked to.
 //! Not here: how anything is shown ([`crate::cli`]).
 
+pub mod audit;
 pub mod frame;
 pub mod history;
 pub mod http;

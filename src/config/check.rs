@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::keys::join;
+use super::network::Network;
 use super::redis_url::Fault;
 use super::{Config, Mode, RedisUrl};
 use crate::task::ClusterName;
@@ -146,6 +147,14 @@ impl Rules {
             "is the same address as server.listen",
             "give probes and metrics a port of their own",
         );
+        for proxy in &server.trusted_proxies {
+            self.holds(
+                Network::parse(proxy).is_some(),
+                "server.trusted_proxies",
+                format!("holds {proxy:?}, which is no address and no network"),
+                "write addresses such as 10.1.2.3, or networks such as 10.0.0.0/8",
+            );
+        }
         for origin in &server.allowed_origins {
             self.holds(
                 is_origin(origin),

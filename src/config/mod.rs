@@ -4,6 +4,7 @@
 //! together, [`check`] holds the rules that types cannot. Not here: metrics and logs made from it
 //! ([`crate::telemetry`]).
 
+pub mod audit;
 pub mod auth;
 pub mod bus;
 pub mod check;
@@ -13,6 +14,7 @@ pub mod fault;
 mod keys;
 pub mod load;
 pub mod maintenance;
+pub mod network;
 pub mod redis_url;
 pub mod server;
 pub mod storage;
@@ -21,6 +23,7 @@ pub mod worker;
 
 use serde::{Deserialize, Serialize};
 
+pub use audit::AuditConfig;
 pub use auth::AuthConfig;
 pub use bus::{BusConfig, Notify};
 pub use clusters::{ActionsConfig, ClusterConfig};
@@ -59,6 +62,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// Upkeep.
     pub maintenance: MaintenanceConfig,
+    /// Who did what, why, from where, and what came of it.
+    pub audit: AuditConfig,
     /// Kubernetes clusters.
     pub clusters: Vec<ClusterConfig>,
     /// Actions that need no cluster, and settings shared by all.

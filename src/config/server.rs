@@ -18,6 +18,9 @@ pub struct ServerConfig {
     /// Origins of browsers that may open live connections, such as `https://ops.example.com`. The gateway's own
     /// origin is always allowed.
     pub allowed_origins: Vec<String>,
+    /// Addresses of proxies in front, single or as `10.0.0.0/8`. What they say of a client's address (`X-Forwarded-For`) is
+    /// believed, for the audit.
+    pub trusted_proxies: Vec<String>,
     /// How long a request may take, live connections aside.
     #[serde(with = "duration")]
     pub request_timeout: Duration,
@@ -37,6 +40,7 @@ impl Default for ServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             request_timeout: Duration::from_secs(15),
             grace: Duration::from_secs(30),
             close_spread: Duration::from_secs(3),

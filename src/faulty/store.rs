@@ -5,19 +5,41 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Faulty, pass};
+use crate::store::audit::Asked;
 use crate::store::{
-    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, HoldBack, IdempotencyKey,
-    ItemQuery, Leadership, NewRetry, NewTask, NodeHeld, Outbox, OutboxId, OutboxRow, Renewal, Retries,
-    StalledTask, StoreError, Task, TaskQuery, TaskStore, UpkeepStore, Watched,
+    Audit, AuditQuery, AuditRow, AuditedNode, Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled,
+    Created, Fence, HoldBack, IdempotencyKey, ItemQuery, Leadership, NewRetry, NewTask, NodeHeld, Outbox,
+    OutboxId, OutboxRow, Renewal, Retries, StalledTask, StoreError, Task, TaskQuery, TaskStore, UpkeepStore,
+    Watched,
 };
 use crate::task::{
-    Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId,
+    By, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId,
 };
 
 #[async_trait]
 impl<S: Outbox + ?Sized> Outbox for Faulty<S> {
     async fn published(&self, rows: &[OutboxId]) -> Result<(), StoreError> {
         pass!(self.plan, "store.published", self.inner.published(rows))
+    }
+}
+
+#[async_trait]
+impl<S: Audit + ?Sized> Audit for Faulty<S> {
+    async fn note_refusal(&self, asked: &Asked, message: &str, by: &By) -> Result<(), StoreError> {
+        pass!(self.plan, "store.note_refusal", self.inner.note_refusal(asked, message, by))
+    }
+
+    async fn audited(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
+        pass!(self.plan, "store.audited", self.inner.audited(query))
+    }
+
+    async fn audited_nodes(
+        &self,
+        task: TaskId,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<AuditedNode>, StoreError> {
+        pass!(self.plan, "store.audited_nodes", self.inner.audited_nodes(task, after, limit))
     }
 }
 
@@ -55,8 +77,8 @@ impl<S: TaskStore + ?Sized> TaskStore for Faulty<S> {
         pass!(self.plan, "store.watched", self.inner.watched(owners, recent))
     }
 
-    async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {
-        pass!(self.plan, "store.control", self.inner.control(id, control))
+    async fn control(&self, id: TaskId, control: Control, by: &By) -> Result<Option<Controlled>, StoreError> {
+        pass!(self.plan, "store.control", self.inner.control(id, control, by))
     }
 
     async fn retry(&self, new: NewRetry) -> Result<Option<Created>, StoreError> {
@@ -135,6 +157,10 @@ impl<S: UpkeepStore + ?Sized> UpkeepStore for Faulty<S> {
 
     async fn prune(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
         pass!(self.plan, "store.prune", self.inner.prune(age, limit))
+    }
+
+    async fn prune_audit(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
+        pass!(self.plan, "store.prune_audit", self.inner.prune_audit(age, limit))
     }
 
     async fn stalled(&self, after: Duration, limit: u32) -> Result<Vec<StalledTask>, StoreError> {

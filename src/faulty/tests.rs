@@ -19,7 +19,7 @@ use crate::store::{
     ClaimRules, ClaimStore, Control, Created, IdempotencyKey, MemoryStore, NewTask, Store, StoreError,
     TaskStore, UpkeepStore,
 };
-use crate::task::{Attempt, Draft, ReplicaId, Status, TaskId, TaskSpec, UserId};
+use crate::task::{Attempt, By, Draft, Origin, ReplicaId, Status, TaskId, TaskSpec, UserId};
 use crate::tickets::{MemoryTickets, Tickets};
 use crate::{bus, dispatch, store, tickets};
 
@@ -128,7 +128,7 @@ fn new_task(key: Option<&str>) -> NewTask {
     };
     let key = key.map(|key| IdempotencyKey { key: key.into(), fingerprint: [7; 32] });
     let (id, owner) = (TaskId::generate(), UserId::new("ada").unwrap());
-    NewTask { id, owner, spec: TaskSpec::new(draft).unwrap(), key, open_max: 10 }
+    NewTask { id, owner, spec: TaskSpec::new(draft).unwrap(), key, open_max: 10, origin: Origin::default() }
 }
 
 /// A store whose `call` loses its reply from now on, until the plan is cleared.
@@ -180,9 +180,13 @@ async fn a_cancel_whose_reply_was_lost_leaves_its_event_to_the_relay() {
     let (memory, faulty, plan) = losing("store.control");
     let new = new_task(None);
     memory.create(new.clone()).await.unwrap();
-    assert!(is_away(&faulty.control(new.id, Control::Cancel).await));
+    assert!(is_away(&faulty.control(new.id, Control::Cancel, &By::of(new.owner.clone())).await));
     plan.clear();
-    let again = faulty.control(new.id, Control::Cancel).await.unwrap().expect("it is there");
+    let again = faulty
+        .control(new.id, Control::Cancel, &By::of(new.owner.clone()))
+        .await
+        .unwrap()
+        .expect("it is there");
     assert_eq!(
         (again.task.state.status, again.outbox),
         (Status::Cancelled, None),
@@ -211,7 +215,7 @@ async fn a_pruning_whose_reply_was_lost_is_done_and_not_counted() {
     let (memory, faulty, plan) = losing("store.prune");
     let new = new_task(None);
     memory.create(new.clone()).await.unwrap();
-    memory.control(new.id, Control::Cancel).await.unwrap();
+    memory.control(new.id, Control::Cancel, &By::of(new.owner.clone())).await.unwrap();
     assert!(is_away(&faulty.prune(Duration::ZERO, 10).await));
     plan.clear();
     assert_eq!(faulty.prune(Duration::ZERO, 10).await.unwrap(), 0);

@@ -110,6 +110,11 @@ impl ApiError {
         }
     }
 
+    /// Whether the caller may not do what they ask for.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.status() == StatusCode::FORBIDDEN
+    }
+
     fn slug(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed",

@@ -12,7 +12,9 @@ mod hub;
 mod limits;
 pub mod live;
 pub mod openapi;
+mod origin;
 mod plan;
+mod refusals;
 mod rights;
 pub mod routes;
 mod submit;
@@ -48,6 +50,7 @@ use self::plan::Plans;
 use crate::action::Planner;
 use crate::bus::{Feed, Publisher};
 use crate::clock::Clock;
+use crate::config::network::Network;
 use crate::config::{AuthConfig, LimitsConfig, LiveConfig, ServerConfig};
 use crate::dispatch::Dispatcher;
 use crate::http::Stops;
@@ -115,6 +118,8 @@ pub struct Shared {
     plans: Plans,
     snapshots: Snapshots,
     streams: Streams,
+    /// Proxies whose word about a client's address is believed.
+    proxies: Vec<Network>,
     /// Every connection and session; empty when all have ended.
     tracker: TaskTracker,
     stopping: CancellationToken,
@@ -203,8 +208,9 @@ impl Shared {
         let streams = Streams::new(parts.limits.sockets_per_user);
         let (feed, store) = (Arc::clone(&parts.feed), Arc::clone(&parts.store));
         let snapshots = Snapshots::new(feed, store, parts.live.snapshot_recent);
+        let proxies = parts.server.trusted_proxies.iter().filter_map(|text| Network::parse(text)).collect();
         let (hub, plans, tracker) = (Arc::new(hub), Plans::new(), TaskTracker::new());
-        Self { parts, verifier, hub, limits, plans, snapshots, streams, tracker, stopping }
+        Self { parts, verifier, hub, limits, plans, snapshots, streams, proxies, tracker, stopping }
     }
 }
 
@@ -233,7 +239,7 @@ async fn run(shared: Arc<Shared>, listener: TcpListener, life: Lifecycle) {
 
 /// Every route. Live connections are outside the request time-out.
 fn router(shared: Arc<Shared>) -> Router {
-    use routes::{clusters, control, live, node_list, nodes, openapi, plans, tasks, templates};
+    use routes::{audit, clusters, control, live, node_list, nodes, openapi, plans, tasks, templates};
     let submits = Router::new()
         .route("/tasks", post(tasks::create))
         .route("/plans", post(plans::create))
@@ -262,6 +268,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/clusters", get(clusters::list))
         .route("/clusters/{cluster}/nodes", get(node_list::list))
         .route("/clusters/{cluster}/nodes/{node}", get(node_list::get))
+        .route("/audit", get(audit::list))
+        .route("/audit/tasks/{id}/nodes", get(audit::nodes))
         .route("/templates", get(templates::list))
         .route("/templates/{name}", get(templates::get).put(templates::put).delete(templates::delete))
         .route("/live/tickets", post(live::ticket))

@@ -8,7 +8,7 @@ use utoipa::openapi::{RefOr, Response};
 use utoipa::{Modify, OpenApi};
 
 use super::error::{FieldError, Problem};
-use super::routes::{clusters, control, live, node_list, nodes, plans, tasks, templates};
+use super::routes::{audit, clusters, control, live, node_list, nodes, plans, tasks, templates};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +24,7 @@ use super::routes::{clusters, control, live, node_list, nodes, plans, tasks, tem
         control::concurrency, control::retry,
         clusters::list, node_list::list, node_list::get, node_list::follow,
         templates::list, templates::get, templates::put, templates::delete, templates::apply,
+        audit::list, audit::nodes,
         live::ticket, live::ws, live::events
     ),
     components(schemas(Problem, FieldError)),

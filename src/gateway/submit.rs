@@ -14,8 +14,10 @@ use super::Shared;
 use super::auth::Caller;
 use super::error::ApiError;
 use super::plan;
+use super::refusals::told;
 use super::rights::{may_act, may_submit};
 use crate::bus::BusError;
+use crate::store::audit::Asked;
 use crate::store::{Created, IdempotencyKey, NewRetry, NewTask, OutboxRow, StoreError, Task};
 use crate::task::{
     ActionSpec, ClusterName, Draft, Event, EventKind, Fault, Retry, RetryDraft, Seq, TaskId, TaskSpec, UserId,
@@ -56,6 +58,18 @@ pub(crate) async fn submit(
     draft: Draft,
     names: FieldNames,
 ) -> Result<Created, ApiError> {
+    let asked = Asked::submit(&draft);
+    let outcome = submit_admitted(shared, caller, headers, draft, names).await;
+    told(shared, caller, || asked, outcome).await
+}
+
+async fn submit_admitted(
+    shared: &Shared,
+    caller: &Caller,
+    headers: &HeaderMap,
+    draft: Draft,
+    names: FieldNames,
+) -> Result<Created, ApiError> {
     let agreed = draft.plan_hash.as_deref().and_then(|hash| hash.parse().ok());
     let spec = admit(shared, caller, draft, names)?;
     let key = key(headers, || spec.fingerprint())?;
@@ -65,7 +79,7 @@ pub(crate) async fn submit(
         return Ok(Created::Existing(task));
     }
     let (id, open_max) = (TaskId::generate(), shared.parts.limits.open_tasks_per_user);
-    let new = NewTask { id, owner: caller.user.clone(), spec, key, open_max };
+    let new = NewTask { id, owner: caller.user.clone(), spec, key, open_max, origin: caller.origin() };
     let created = shared.parts.store.create(new).await?;
     announce_created(shared, &created).await;
     Ok(created)
@@ -87,7 +101,8 @@ pub(crate) async fn submit_retry(
     let mut retry = Retry::new(draft).map_err(|error| ApiError::Invalid(error.faults))?;
     retry.may = access.may;
     let (id, open_max) = (TaskId::generate(), shared.parts.limits.open_tasks_per_user);
-    let new = NewRetry { id, parent: parent.id, owner: caller.user.clone(), retry, key, open_max };
+    let (owner, origin) = (caller.user.clone(), caller.origin());
+    let new = NewRetry { id, parent: parent.id, owner, retry, key, open_max, origin };
     let created = shared.parts.store.retry(new).await.map_err(|error| match error {
         StoreError::Refused { status, .. } => {
             ApiError::Conflict(format!("the task is {status}; it can be retried when it is over"))

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::Publisher;
-use crate::config::MaintenanceConfig;
+use crate::config::{AuditConfig, MaintenanceConfig};
 use crate::dispatch::Dispatcher;
 use crate::lifecycle::Lifecycle;
 use crate::store::{Leadership, UpkeepStore};
@@ -29,7 +29,7 @@ use crate::telemetry::Metrics;
 
 use driver::{Driver, Duty};
 use gauges::Gauges;
-use pruner::Pruner;
+use pruner::{AuditPruner, Pruner};
 use reconciler::Reconciler;
 use relay::Relay;
 use rescuer::Rescuer;
@@ -49,6 +49,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Settings.
     pub config: MaintenanceConfig,
+    /// How long the audit is kept.
+    pub audit: AuditConfig,
     /// Time without a result after which a held task counts as stalled; zero for never. The workers' own setting.
     pub stall_after: Duration,
     /// Duties of the backends in use, such as the reaper of dead readers.
@@ -57,7 +59,8 @@ pub struct Parts {
 
 /// Starts maintenance on `life` and returns. It works until the soft stop, then gives the lead back.
 pub fn run(parts: Parts, life: &Lifecycle) {
-    let Parts { store, leadership, publisher, dispatcher, metrics, config, stall_after, extra } = parts;
+    let Parts { store, leadership, publisher, dispatcher, metrics, config, audit, stall_after, extra } =
+        parts;
     let mut duties: Vec<Box<dyn Duty>> = vec![
         Box::new(Rescuer { store: Arc::clone(&store), metrics: metrics.clone(), interval: config.interval }),
         Box::new(Relay {
@@ -70,6 +73,11 @@ pub fn run(parts: Parts, life: &Lifecycle) {
         Box::new(Pruner {
             store: Arc::clone(&store),
             age: config.retention,
+            interval: config.prune_interval,
+        }),
+        Box::new(AuditPruner {
+            store: Arc::clone(&store),
+            age: audit.retention,
             interval: config.prune_interval,
         }),
         Box::new(Stalls {

@@ -1,5 +1,5 @@
-//! Deletes tasks that ended long ago, with all that belongs to them: one small transaction after the other, so that
-//! nobody waits for a lock for long, until none is left or the time of a run is over.
+//! Deletes tasks that ended long ago, with all that belongs to them, and later what the audit tells of them: one small
+//! transaction after the other, so that nobody waits for a lock for long, until none is left or the time of a run is over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,35 @@ impl Duty for Pruner {
         let (began, mut total) = (Instant::now(), 0);
         while began.elapsed() < RUN_MAX {
             match self.store.prune(self.age, BATCH).await? {
+                0 => break,
+                pruned => total += pruned,
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// The same for the audit.
+pub(super) struct AuditPruner {
+    pub(super) store: Arc<dyn UpkeepStore>,
+    pub(super) age: Duration,
+    pub(super) interval: Duration,
+}
+
+#[async_trait]
+impl Duty for AuditPruner {
+    fn name(&self) -> &'static str {
+        "audit_pruner"
+    }
+
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    async fn run(&self) -> Result<u64, BoxError> {
+        let (began, mut total) = (Instant::now(), 0);
+        while began.elapsed() < RUN_MAX {
+            match self.store.prune_audit(self.age, BATCH).await? {
                 0 => break,
                 pruned => total += pruned,
             }

@@ -115,7 +115,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::dispatch::{DispatchError, TokenSource};
     use crate::store::{MemoryStore, NewTask, TaskStore};
-    use crate::task::{Draft, ReplicaId, TaskSpec, UserId};
+    use crate::task::{Draft, Origin, ReplicaId, TaskSpec, UserId};
 
     /// Looks and rings for all that is due.
     fn look(waiting: &mut Waiting, claimable: &[TaskId]) -> Vec<TaskId> {
@@ -174,7 +174,14 @@ mod tests {
             let items = vec!["node-1".into()];
             let draft = Draft { action: "cordon".into(), cluster: "prod".into(), items, ..Draft::default() };
             let (owner, spec) = (UserId::new("ada").unwrap(), TaskSpec::new(draft).unwrap());
-            let new = NewTask { id: TaskId::generate(), owner, spec, key: None, open_max: 1_000 };
+            let new = NewTask {
+                id: TaskId::generate(),
+                owner,
+                spec,
+                key: None,
+                open_max: 1_000,
+                origin: Origin::default(),
+            };
             store.create(new).await.unwrap();
         }
         let bells = Arc::<Bells>::default();

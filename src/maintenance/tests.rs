@@ -15,8 +15,8 @@ use crate::config::BusConfig;
 use crate::dispatch::{MemoryDispatch, TokenSource};
 use crate::store::{ClaimRules, ClaimStore, Fence, MemoryStore, NewTask, TaskStore};
 use crate::task::{
-    Attempt, Draft, Effect, Event, EventKind, ItemOutcome, ItemResult, ReplicaId, Seq, Status, TaskId,
-    TaskSpec, UserId,
+    Attempt, Draft, Effect, Event, EventKind, ItemOutcome, ItemResult, Origin, ReplicaId, Seq, Status,
+    TaskId, TaskSpec, UserId,
 };
 use crate::telemetry::metrics::{Kind, Outcome};
 
@@ -107,6 +107,7 @@ impl Rig {
             dispatcher: Arc::new(rig.dispatch.clone()),
             metrics: rig.metrics.clone(),
             config,
+            audit: AuditConfig::default(),
             stall_after: STALL_AFTER,
             extra: Vec::new(),
         };
@@ -127,7 +128,14 @@ impl Rig {
             ..Draft::default()
         };
         let spec = TaskSpec::new(draft).unwrap();
-        let new = NewTask { id: TaskId::generate(), owner, spec, key: None, open_max: 1_000 };
+        let new = NewTask {
+            id: TaskId::generate(),
+            owner,
+            spec,
+            key: None,
+            open_max: 1_000,
+            origin: Origin::default(),
+        };
         let id = new.id;
         self.store.create(new).await.unwrap();
         id

@@ -7,6 +7,7 @@
 //! Backends: `memory` (held by this process, gone with it) and `postgres`. Both run the whole of `contract`. Not
 //! here: live progress ([`crate::bus`]).
 
+pub mod audit;
 mod change;
 pub mod contract;
 pub mod memory;
@@ -20,10 +21,11 @@ use async_trait::async_trait;
 
 use crate::BoxError;
 use crate::task::{
-    Attempt, ClusterName, Counts, Event, Item, ItemName, ItemResult, ItemState, ReplicaId, Status, TaskId,
-    TaskSpec, TaskState, Then, UserId,
+    Attempt, By, ClusterName, Counts, Event, Item, ItemName, ItemResult, ItemState, Origin, ReplicaId,
+    Status, TaskId, TaskSpec, TaskState, Then, UserId,
 };
 
+pub use audit::{Audit, AuditEntry, AuditKind, AuditPlace, AuditQuery, AuditRow, AuditedNode, AuditedTask};
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use record::Task;
@@ -117,6 +119,8 @@ pub struct NewTask {
     /// Most tasks of its owner that are not over, this one included. It bounds every snapshot of theirs. Submits that
     /// race each other may pass it by as many as they are.
     pub open_max: u32,
+    /// From where it is submitted, for the audit.
+    pub origin: Origin,
 }
 
 /// A key that makes a repeated submit return the first task. Scoped to its user.
@@ -220,7 +224,7 @@ pub trait Outbox: Send + Sync + 'static {
 
 /// The gateway's side. Every call is cancel-safe: a dropped write has happened or has not.
 #[async_trait]
-pub trait TaskStore: Outbox {
+pub trait TaskStore: Outbox + Audit {
     /// Records a task, its items and its key in one transaction.
     ///
     /// # Errors
@@ -253,13 +257,13 @@ pub trait TaskStore: Outbox {
     /// The tasks of these users that are not over, or were not so long ago. At most [`WATCHED_MAX`], in no order.
     async fn watched(&self, owners: &[UserId], recent: Duration) -> Result<Vec<Watched>, StoreError>;
 
-    /// Changes a task on a user's behalf. `None` when there is no such task. A cancel of a task that nobody works on
+    /// Changes a task on a user's behalf, which the audit tells. `None` when there is no such task. A cancel of a task that nobody works on
     /// ends it, and its items without a result, under a new attempt. A resume begins a new failure budget. Asking again
     /// changes nothing.
     ///
     /// # Errors
     /// [`StoreError::Refused`] when the change does not fit the status.
-    async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError>;
+    async fn control(&self, id: TaskId, control: Control, by: &By) -> Result<Option<Controlled>, StoreError>;
 
     /// Records a further task for those items of one that is over whose newest results are in the states asked for, in
     /// their order. `None` when there is no such task. All in one transaction: of two retries in the same moment one is
@@ -483,8 +487,13 @@ pub trait UpkeepStore: Outbox {
     /// Outbox rows older than `age` and not known to be published, in order of commit.
     async fn unpublished(&self, age: Duration, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
 
-    /// Deletes tasks that ended longer ago than `age`, with all that belongs to them. Returns how many.
+    /// Deletes tasks that ended longer ago than `age`, with all that belongs to them and is not in the audit. Returns how
+    /// many.
     async fn prune(&self, age: Duration, limit: u32) -> Result<u64, StoreError>;
+
+    /// Deletes the audit of pruned tasks that ended longer ago than `age`, with what came of their nodes, and other rows of
+    /// that age. Returns how many tasks and other rows.
+    async fn prune_audit(&self, age: Duration, limit: u32) -> Result<u64, StoreError>;
 
     /// Held tasks of which nothing was recorded for at least `after`, longest first.
     async fn stalled(&self, after: Duration, limit: u32) -> Result<Vec<StalledTask>, StoreError>;

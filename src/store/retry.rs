@@ -5,7 +5,7 @@
 //! to, because that was cancelled, keeps the result from before. Not here: SQL.
 
 use super::{IdempotencyKey, Task};
-use crate::task::{Counts, ItemState, Retry, TaskId, UserId};
+use crate::task::{Counts, ItemState, Origin, Retry, TaskId, UserId};
 
 /// Most retries that come of one first task, so that adding their results up stays cheap.
 pub const RETRIES_MAX: u32 = 32;
@@ -25,6 +25,8 @@ pub struct NewRetry {
     pub key: Option<IdempotencyKey>,
     /// As of [`super::NewTask`].
     pub open_max: u32,
+    /// From where it is submitted, for the audit.
+    pub origin: Origin,
 }
 
 /// What came of a task after its end.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::{Expected, TEMPLATES_MAX, Template, TemplateError, Templates};
-use crate::task::UserId;
 use crate::task::template::{TemplateAction, TemplateEntry, TemplateName, TemplateSpec};
+use crate::task::{By, UserId};
 
 /// A backend under test, without any template.
 pub trait Fixture: Send + Sync {
@@ -30,8 +30,8 @@ fn name(text: &str) -> TemplateName {
     text.parse().expect("a name")
 }
 
-fn user(text: &str) -> UserId {
-    UserId::new(text).expect("a user")
+fn by(text: &str) -> By {
+    By::of(UserId::new(text).expect("a user"))
 }
 
 fn spec(value: &str) -> TemplateSpec {
@@ -53,7 +53,7 @@ async fn put(
     value: &str,
     expected: Expected,
 ) -> Result<Template, TemplateError> {
-    fixture.templates(0).put(&name(at), &spec(value), &user("ada"), expected).await
+    fixture.templates(0).put(&name(at), &spec(value), &by("ada"), expected).await
 }
 
 async fn what_is_kept_comes_back_as_it_was_and_anywhere(fixture: &dyn Fixture) {
@@ -71,8 +71,7 @@ async fn what_is_kept_comes_back_as_it_was_and_anywhere(fixture: &dyn Fixture) {
 async fn a_change_makes_another_version_and_says_whose_it_is(fixture: &dyn Fixture) {
     let first = put(fixture, "changed", "web", Expected::Any).await.expect("put");
     let templates = fixture.templates(1);
-    let second =
-        templates.put(&name("changed"), &spec("db"), &user("eve"), Expected::Any).await.expect("put");
+    let second = templates.put(&name("changed"), &spec("db"), &by("eve"), Expected::Any).await.expect("put");
     assert_eq!((second.version, second.updated_by.as_str()), (first.version + 1, "eve"));
     assert!(second.updated_at >= first.updated_at);
     assert_eq!(fixture.templates(0).get(&name("changed")).await.expect("get"), Some(second));
@@ -93,9 +92,7 @@ async fn of_many_changes_of_one_version_one_is_made(fixture: &dyn Fixture) {
     for expected in [Expected::Missing, Expected::Version(1)] {
         let racers = (0..12).map(|n| {
             let templates = fixture.templates(n % 2);
-            tokio::spawn(
-                async move { templates.put(&name("raced"), &spec("x"), &user("ada"), expected).await },
-            )
+            tokio::spawn(async move { templates.put(&name("raced"), &spec("x"), &by("ada"), expected).await })
         });
         let mut made = 0;
         for racer in racers.collect::<Vec<_>>() {
@@ -113,8 +110,8 @@ async fn what_is_removed_is_gone_and_begins_anew(fixture: &dyn Fixture) {
     let templates = fixture.templates(0);
     put(fixture, "gone", "web", Expected::Any).await.expect("put");
     put(fixture, "gone", "db", Expected::Any).await.expect("put");
-    assert!(templates.delete(&name("gone")).await.expect("delete"));
-    assert!(!templates.delete(&name("gone")).await.expect("delete"));
+    assert!(templates.delete(&name("gone"), &by("eve")).await.expect("delete"));
+    assert!(!templates.delete(&name("gone"), &by("eve")).await.expect("delete"));
     assert_eq!(fixture.templates(1).get(&name("gone")).await.expect("get"), None);
     assert_eq!(put(fixture, "gone", "web", Expected::Missing).await.expect("put").version, 1);
 }

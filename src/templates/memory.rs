@@ -7,21 +7,28 @@ use async_trait::async_trait;
 
 use super::{Expected, TEMPLATES_MAX, Template, TemplateError, Templates};
 use crate::clock::Clock;
-use crate::task::UserId;
+use crate::store::AuditEntry;
+use crate::store::memory::MemoryAudit;
+use crate::task::By;
 use crate::task::template::{TemplateName, TemplateSpec};
 
 /// Templates held by this process. Cheap to clone; clones share them.
 #[derive(Clone)]
 pub struct MemoryTemplates {
     templates: Arc<Mutex<BTreeMap<TemplateName, Template>>>,
+    audit: MemoryAudit,
     clock: Arc<dyn Clock>,
 }
 
 impl MemoryTemplates {
-    /// Without any.
+    /// Without any. Changes are told to `audit`.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { templates: Arc::default(), clock }
+    pub fn new(clock: Arc<dyn Clock>, audit: MemoryAudit) -> Self {
+        Self { templates: Arc::default(), audit, clock }
+    }
+
+    fn tell(&self, name: &TemplateName, version: Option<i64>, by: &By) {
+        self.audit.add(AuditEntry::template(name.as_str(), version, by.clone()), self.clock.now());
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TemplateName, Template>> {
@@ -43,7 +50,7 @@ impl Templates for MemoryTemplates {
         &self,
         name: &TemplateName,
         spec: &TemplateSpec,
-        by: &UserId,
+        by: &By,
         expected: Expected,
     ) -> Result<Template, TemplateError> {
         let mut templates = self.lock();
@@ -63,15 +70,21 @@ impl Templates for MemoryTemplates {
             name: name.clone(),
             spec: spec.clone(),
             version: there.unwrap_or(0) + 1,
-            updated_by: by.clone(),
+            updated_by: by.user.clone(),
             updated_at: self.clock.now(),
         };
         templates.insert(name.clone(), template.clone());
+        self.tell(name, Some(template.version), by);
         Ok(template)
     }
 
-    async fn delete(&self, name: &TemplateName) -> Result<bool, TemplateError> {
-        Ok(self.lock().remove(name).is_some())
+    async fn delete(&self, name: &TemplateName, by: &By) -> Result<bool, TemplateError> {
+        let mut templates = self.lock();
+        let was_there = templates.remove(name).is_some();
+        if was_there {
+            self.tell(name, None, by);
+        }
+        Ok(was_there)
     }
 }
 
@@ -91,6 +104,6 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn the_contract_holds() {
-        contract::holds(&Fixture(MemoryTemplates::new(Arc::new(SystemClock)))).await;
+        contract::holds(&Fixture(MemoryTemplates::new(Arc::new(SystemClock), MemoryAudit::default()))).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Templates are kept under their names, for everybody who may use this Milepost.
 //!
 //! Every change makes another version, and who changes a template may say which version it was that they saw: so nobody's
-//! change is lost to somebody who looked before it. Backends: [`memory`], [`postgres`]; each runs the whole of [`contract`].
+//! change is lost to somebody who looked before it. The audit tells every change. Backends: [`memory`], [`postgres`]; each runs the whole of [`contract`].
 //! Not here: what a template says and what becomes of it ([`crate::task::template`]).
 
 pub mod contract;
@@ -15,8 +15,8 @@ pub use memory::MemoryTemplates;
 pub use postgres::PostgresTemplates;
 
 use crate::BoxError;
-use crate::task::UserId;
 use crate::task::template::{TemplateName, TemplateSpec};
+use crate::task::{By, UserId};
 
 /// Most templates that are kept.
 pub const TEMPLATES_MAX: usize = 500;
@@ -82,10 +82,10 @@ pub trait Templates: Send + Sync + 'static {
         &self,
         name: &TemplateName,
         spec: &TemplateSpec,
-        by: &UserId,
+        by: &By,
         expected: Expected,
     ) -> Result<Template, TemplateError>;
 
     /// Removes one. Returns whether it was there. A dropped call has removed it or has not.
-    async fn delete(&self, name: &TemplateName) -> Result<bool, TemplateError>;
+    async fn delete(&self, name: &TemplateName, by: &By) -> Result<bool, TemplateError>;
 }

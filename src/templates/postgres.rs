@@ -7,29 +7,57 @@ use sqlx::types::Json;
 use super::{Expected, TEMPLATES_MAX, Template, TemplateError, Templates};
 use crate::BoxError;
 use crate::postgres::Database;
-use crate::task::UserId;
 use crate::task::template::{TemplateName, TemplateSpec};
+use crate::task::{By, UserId};
 
 const LIST: &str =
     "SELECT name, spec, version, updated_by, updated_at FROM templates ORDER BY name COLLATE \"C\" LIMIT $1";
 const GET: &str = "SELECT name, spec, version, updated_by, updated_at FROM templates WHERE name = $1";
 
-/// Adds one, unless there are as many as there may be; with $4 one that is there is changed.
-const ADD: &str = "
-INSERT INTO templates (name, spec, updated_by)
-SELECT $1, $2, $3 WHERE (SELECT count(*) FROM templates WHERE name <> $1) < $5
-ON CONFLICT (name) DO UPDATE
-    SET spec = excluded.spec, version = templates.version + 1, updated_by = excluded.updated_by, updated_at = now()
-    WHERE $4
-RETURNING name, spec, version, updated_by, updated_at";
+/// The statement that changes a template, and the row of the audit that tells of it. From where the change comes is in $4 to
+/// $7.
+macro_rules! told {
+    ($change:literal) => {
+        concat!(
+            "WITH kept AS (",
+            $change,
+            "   RETURNING name, spec, version, updated_by, updated_at
+), told AS (
+    INSERT INTO audit (kind, actor, role, address, agent, request, owner, outcome, detail)
+    SELECT 'template', $3, $4, $5, $6, $7, $3, 'kept', jsonb_build_object('template', name, 'version', version)
+    FROM kept
+)
+SELECT name, spec, version, updated_by, updated_at FROM kept"
+        )
+    };
+}
+
+/// Adds one, unless there are as many as there may be; with $8 one that is there is changed.
+const ADD: &str = told!(
+    "
+    INSERT INTO templates (name, spec, updated_by)
+    SELECT $1, $2, $3 WHERE (SELECT count(*) FROM templates WHERE name <> $1) < $9
+    ON CONFLICT (name) DO UPDATE
+        SET spec = excluded.spec, version = templates.version + 1, updated_by = excluded.updated_by, updated_at = now()
+        WHERE $8
+"
+);
 
 /// Changes the version that was meant.
-const CHANGE: &str = "
-UPDATE templates SET spec = $2, version = version + 1, updated_by = $3, updated_at = now()
-WHERE name = $1 AND version = $4
-RETURNING name, spec, version, updated_by, updated_at";
+const CHANGE: &str = told!(
+    "
+    UPDATE templates SET spec = $2, version = version + 1, updated_by = $3, updated_at = now()
+    WHERE name = $1 AND version = $8
+"
+);
 
-const DELETE: &str = "DELETE FROM templates WHERE name = $1";
+/// Removes one, and tells of it.
+const DELETE: &str = "
+WITH gone AS (
+    DELETE FROM templates WHERE name = $1 RETURNING name
+)
+INSERT INTO audit (kind, actor, role, address, agent, request, owner, outcome, detail)
+SELECT 'template_removed', $2, $3, $4, $5, $6, $2, 'removed', jsonb_build_object('template', name) FROM gone";
 
 /// Every statement of this backend, by name. A test prepares each against the migrated schema.
 pub const STATEMENTS: [(&str, &str); 5] =
@@ -67,11 +95,18 @@ impl PostgresTemplates {
         &self,
         name: &TemplateName,
         spec: &TemplateSpec,
-        by: &UserId,
+        by: &By,
         expected: Expected,
     ) -> Result<Option<Template>, BoxError> {
         let statement = if matches!(expected, Expected::Version(_)) { CHANGE } else { ADD };
-        let query = sqlx::query_as(statement).bind(name.as_str()).bind(Json(spec)).bind(by.as_str());
+        let query = sqlx::query_as(statement)
+            .bind(name.as_str())
+            .bind(Json(spec))
+            .bind(by.user.as_str())
+            .bind(by.origin.role.as_deref())
+            .bind(by.origin.address.map(|address| address.to_string()))
+            .bind(by.origin.agent.as_deref())
+            .bind(by.origin.request.as_deref());
         let query = match expected {
             Expected::Version(version) => query.bind(version),
             Expected::Any | Expected::Missing => {
@@ -117,7 +152,7 @@ impl Templates for PostgresTemplates {
         &self,
         name: &TemplateName,
         spec: &TemplateSpec,
-        by: &UserId,
+        by: &By,
         expected: Expected,
     ) -> Result<Template, TemplateError> {
         let failed = unavailable("keeping a template");
@@ -127,11 +162,17 @@ impl Templates for PostgresTemplates {
         }
     }
 
-    async fn delete(&self, name: &TemplateName) -> Result<bool, TemplateError> {
-        let delete = sqlx::query(DELETE).bind(name.as_str()).execute(self.database.pool());
+    async fn delete(&self, name: &TemplateName, by: &By) -> Result<bool, TemplateError> {
+        let delete = sqlx::query(DELETE)
+            .bind(name.as_str())
+            .bind(by.user.as_str())
+            .bind(by.origin.role.as_deref())
+            .bind(by.origin.address.map(|address| address.to_string()))
+            .bind(by.origin.agent.as_deref())
+            .bind(by.origin.request.as_deref());
         let deleted = self
             .database
-            .write(delete)
+            .write(delete.execute(self.database.pool()))
             .await
             .map_err(|error| unavailable("removing a template")(error.into()))?;
         Ok(deleted.rows_affected() > 0)

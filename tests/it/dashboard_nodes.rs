@@ -4,7 +4,7 @@ use milepost_harness::{Chromium, Hub, HubMode, HubSpec};
 use serde_json::{Value, json};
 
 use crate::browser::Page;
-use crate::support::PATIENCE;
+use crate::support::{Api, PATIENCE};
 
 const LONG: &str = "ip-10-123-123-123.eu-central-1.compute.internal.rack-17.example.com";
 
@@ -80,9 +80,13 @@ async fn nodes_that_others_change_change_before_ones_eyes_and_the_selection_stay
         .unwrap();
     page.click("[name=node-filter][value=all]").await.unwrap();
 
+    let api = Api::new(&hub.gateways[0].url(), &token);
+    let batch = json!({"action": "cordon", "cluster": "sim", "items": ["node-002"], "reason": "disk"});
+    api.finished(&api.submit(&batch).await).await;
     page.eval::<()>(&format!("{second}.querySelector('.more').click()")).await.unwrap();
     let whole = "document.querySelector('.node-dialog').open &&
         /Pods/.test(document.querySelector('.node-detail').textContent) &&
+        /ada.*cordon.*Succeeded.*disk/s.test(document.querySelector('.history').textContent) &&
         /KubeletReady|Ready/.test(document.querySelector('.node-detail').textContent) &&
         document.querySelector('#node-title').textContent === 'node-002'";
     page.wait(whole).await.unwrap();

@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use milepost::action::{Action, ActionError, Actions, Context, Done, Target};
 use milepost::bus::MemoryBus;
 use milepost::clock::{Clock, ManualClock};
-use milepost::config::{BusConfig, MaintenanceConfig, WorkerConfig};
+use milepost::config::{AuditConfig, BusConfig, MaintenanceConfig, WorkerConfig};
 use milepost::dispatch::{Dispatcher, MemoryDispatch};
 use milepost::faulty::{Fault, Faulty, Plan};
 use milepost::lifecycle::Lifecycle;
 use milepost::store::{ClaimRules, ClaimStore, Control, MemoryStore, NewTask, Task, TaskStore};
-use milepost::task::{Draft, Effect, ReplicaId, TaskId, TaskSpec, UserId};
+use milepost::task::{By, Draft, Effect, Origin, ReplicaId, TaskId, TaskSpec, UserId};
 use milepost::telemetry::Metrics;
 use milepost::{maintenance, worker};
 use serde_json::json;
@@ -78,7 +78,8 @@ impl Rig {
             ..Draft::default()
         });
         let (id, owner) = (TaskId::generate(), UserId::new("ada").unwrap());
-        let new = NewTask { id, owner, spec: spec.unwrap(), key: None, open_max: 100 };
+        let new =
+            NewTask { id, owner, spec: spec.unwrap(), key: None, open_max: 100, origin: Origin::default() };
         self.store.create(new).await.unwrap();
         id
     }
@@ -119,6 +120,7 @@ impl Rig {
             dispatcher: Arc::new(Faulty::new(Arc::clone(&self.dispatch), &self.plan)),
             metrics: Metrics::new(),
             config: MaintenanceConfig { outbox_age: Duration::ZERO, ..MaintenanceConfig::default() },
+            audit: AuditConfig::default(),
             stall_after: Duration::from_secs(1),
             extra: Vec::new(),
         };
@@ -202,7 +204,7 @@ async fn maintenance_waits_for_no_call_longer_than_a_duty_may_take() {
         let claim = rig.store.claim(&ReplicaId::generate("gone"), &rules).await.unwrap();
         assert_eq!(claim.map(|claim| claim.task.id), Some(lapsed));
         let ended = rig.submit().await;
-        rig.store.control(ended, Control::Cancel).await.unwrap();
+        rig.store.control(ended, Control::Cancel, &By::of(UserId::new("ada").unwrap())).await.unwrap();
         rig.submit().await;
         rig.maintenance();
         tokio::time::sleep(WHILE).await;

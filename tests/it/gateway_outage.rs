@@ -48,6 +48,8 @@ fn routes(task: &str) -> Vec<(&'static str, Method, String)> {
         ("store.find", post.clone(), format!("/api/v1/tasks/{task}/pause")),
         ("store.control", post.clone(), format!("/api/v1/tasks/{task}/pause")),
         ("store.control", post.clone(), format!("/api/v1/tasks/{task}/resume")),
+        ("store.audited", get.clone(), "/api/v1/audit".into()),
+        ("store.audited_nodes", get.clone(), format!("/api/v1/audit/tasks/{task}/nodes")),
         ("clusters.nodes", get, "/api/v1/clusters/prod/nodes".into()),
         ("tickets.issue", post, "/api/v1/live/tickets".into()),
     ]

@@ -172,7 +172,7 @@ pub fn parts(bus: &Arc<MemoryBus>, store: &Arc<MemoryStore>) -> Parts {
         feed: Arc::clone(bus) as _,
         dispatcher: Arc::new(MemoryDispatch::new()),
         tickets: Arc::new(MemoryTickets::new()),
-        templates: Arc::new(MemoryTemplates::new(Arc::new(SystemClock))),
+        templates: Arc::new(MemoryTemplates::new(Arc::new(SystemClock), store.audit())),
         clusters: Arc::new(OneCluster),
         clock: Arc::new(SystemClock),
         metrics: Metrics::new(),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
+mod audit;
 mod bad_input;
 mod browser;
 mod bus_postgres;

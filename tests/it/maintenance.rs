@@ -140,6 +140,16 @@ const BACKLOG: &str = "
     INSERT INTO items (task_id, idx, state, effect, tries, finished_at)
     SELECT id, i - 1, 'succeeded', 'changed', 1, now() FROM task CROSS JOIN LATERAL generate_series(1, total) AS i";
 
+/// The same in the audit: half as many tasks, and the one that is not old enough.
+const AUDITED: &str = "
+    WITH told AS (
+        INSERT INTO audit (kind, actor, owner, cluster, action, task_id, items, outcome, at)
+        SELECT 'submit', owner, owner, cluster, action, id, total, 'accepted', created_at FROM tasks
+        WHERE owner = 'bob' AND (total > 5 OR id::text < '8' OR finished_at > now() - interval '7 days')
+    )
+    INSERT INTO audit (kind, actor, owner, outcome, at)
+    SELECT 'refused', 'vic', 'vic', 'refused', now() - interval '8 days' FROM generate_series(1, 2000)";
+
 /// A backlog goes in small transactions, with default settings but for the pause, and nobody waits for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_old_tasks_are_pruned_without_a_long_transaction() {
@@ -148,10 +158,11 @@ async fn thousands_of_old_tasks_are_pruned_without_a_long_transaction() {
         workers: 1,
         ..HubSpec::new(env!("CARGO_BIN_EXE_milepost"), HubMode::Postgres)
     }
-    .set("MILEPOST_MAINTENANCE__PRUNE_INTERVAL", "1s");
+    .set("MILEPOST_MAINTENANCE__PRUNE_INTERVAL", "1s")
+    .set("MILEPOST_AUDIT__RETENTION", "7d");
     let hub = tokio::task::spawn_blocking(|| Hub::start(spec)).await.unwrap().unwrap();
     let api = Api::new(&hub.gateways[0].url(), &hub.token("ann", "operator").unwrap());
-    hub.sql(BACKLOG).unwrap();
+    hub.sql(&format!("BEGIN; {BACKLOG}; {AUDITED}; COMMIT")).unwrap();
     let mut longest = Duration::ZERO;
     until("the backlog is gone", async || {
         let age = "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0) FROM pg_stat_activity
@@ -160,7 +171,9 @@ async fn thousands_of_old_tasks_are_pruned_without_a_long_transaction() {
         let began = Instant::now();
         api.finished(&api.submit(&wait_batch(&names("p", 1), 0, 0)).await).await;
         assert!(began.elapsed() < MOVES_WITHIN, "a task took {:?} beside the pruner", began.elapsed());
-        hub.sql("SELECT count(*) FROM tasks WHERE owner = 'bob'").unwrap() == "1"
+        let left = "SELECT (SELECT count(*) FROM tasks WHERE owner = 'bob'),
+            (SELECT count(*) FROM audit WHERE owner IN ('bob', 'vic')), (SELECT count(*) FROM audit_ends)";
+        hub.sql(left).unwrap() == "1|1|0"
     })
     .await;
     assert!(longest < Duration::from_secs(2), "a transaction took {longest:?}");

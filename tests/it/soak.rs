@@ -54,6 +54,7 @@ async fn soak(mode: HubMode, tasks: usize) {
         .set("MILEPOST_BUS__RETENTION", &kept)
         .set("MILEPOST_BUS__ENTRIES_MAX", &ENTRIES_MAX.to_string())
         .set("MILEPOST_MAINTENANCE__RETENTION", &kept)
+        .set("MILEPOST_AUDIT__RETENTION", &kept)
         .set("MILEPOST_MAINTENANCE__PRUNE_INTERVAL", "1s")
         .set("MILEPOST_WORKER__PER_CLUSTER_MAX", "1000")
         .set("MILEPOST_LIMITS__REQUESTS_PER_SECOND", "100000")
@@ -149,6 +150,8 @@ fn sizes(hub: &Hub) -> Sizes {
         "outbox",
         "owners",
         "idempotency_keys",
+        "audit",
+        "audit_ends",
         "bus_streams",
         "bus_events",
         "bus_live",
@@ -201,6 +204,9 @@ fn bounds(history: &[(Instant, usize)]) -> Bounds {
         ("outbox", tasks),
         ("owners", users),
         ("idempotency_keys", 0),
+        // A submit and a claim of each task.
+        ("audit", tasks * 2),
+        ("audit_ends", tasks),
         ("bus_streams", users),
         ("bus_events", tasks * EVENTS_PER_TASK),
         ("bus_live", tasks),

@@ -12,8 +12,8 @@ use milepost::store::{
     StoreError, Task, TaskStore, UpkeepStore,
 };
 use milepost::task::{
-    Draft, Effect, Event, EventKind, ItemName, ItemOutcome, ItemResult, ReplicaId, Seq, TaskId, TaskSpec,
-    UserId,
+    Draft, Effect, Event, EventKind, ItemName, ItemOutcome, ItemResult, Origin, ReplicaId, Seq, TaskId,
+    TaskSpec, UserId,
 };
 use milepost::telemetry::Metrics;
 use milepost::telemetry::metrics::Op;
@@ -28,7 +28,7 @@ async fn the_postgres_store_keeps_every_promise() {
     let postgres = Postgres::start().unwrap();
     let database = migrated(&postgres).await;
     let fresh = async || {
-        sqlx::query("TRUNCATE tasks, items, owners, node_locks CASCADE")
+        sqlx::query("TRUNCATE tasks, task_members, items, owners, node_locks, audit, audit_ends CASCADE")
             .execute(database.pool())
             .await
             .unwrap();
@@ -44,7 +44,7 @@ async fn the_postgres_store_keeps_every_promise_to_callers_that_ask_again() {
     let database = migrated(&postgres).await;
     for (plan, _) in fixtures::plans() {
         let fresh = async || {
-            sqlx::query("TRUNCATE tasks, items, owners, node_locks CASCADE")
+            sqlx::query("TRUNCATE tasks, task_members, items, owners, node_locks, audit, audit_ends CASCADE")
                 .execute(database.pool())
                 .await
                 .unwrap();
@@ -60,7 +60,7 @@ async fn the_postgres_store_keeps_every_promise_to_callers_that_ask_again() {
 async fn every_statement_is_understood_by_a_real_server() {
     let postgres = Postgres::start().unwrap();
     let database = migrated(&postgres).await;
-    for (name, sql) in statements::ALL {
+    for (name, sql) in statements::ALL.iter().chain(statements::audit::ALL) {
         let prepared = database.pool().prepare(sql.into_sql_str()).await;
         assert!(prepared.is_ok(), "{name}: {:?}", prepared.err());
     }
@@ -92,7 +92,8 @@ async fn a_pruned_task_leaves_nothing_behind() {
     store.create(NewTask { key: Some(key), ..new_task(10) }).await.unwrap();
     run_next(&store, 4).await;
     assert_eq!(store.prune(Duration::ZERO, 10).await.unwrap(), 1);
-    let rows = "SELECT (SELECT count(*) FROM tasks) + (SELECT count(*) FROM task_members) + (SELECT count(*) FROM items)
+    assert_eq!(store.prune_audit(Duration::ZERO, 10).await.unwrap(), 1);
+    let rows = "SELECT (SELECT count(*) FROM tasks) + (SELECT count(*) FROM audit) + (SELECT count(*) FROM audit_ends) + (SELECT count(*) FROM task_members) + (SELECT count(*) FROM items)
         + (SELECT count(*) FROM outbox) + (SELECT count(*) FROM idempotency_keys) + (SELECT count(*) FROM owners)";
     let left: i64 = sqlx::query_scalar(rows).fetch_one(database.pool()).await.unwrap();
     assert_eq!(left, 0);
@@ -115,6 +116,15 @@ async fn what_runs_often_never_scans_what_is_over() {
     let results = "INSERT INTO items (task_id, idx, state, effect, tries, finished_at)
         SELECT id, 0, 'succeeded', 'changed', 1, now() FROM tasks";
     sqlx::query(results).execute(database.pool()).await.unwrap();
+    let told = "INSERT INTO audit (kind, actor, owner, cluster, action, task_id, items, outcome, detail)
+        SELECT 'submit', owner, owner, cluster, action, id, 1, 'accepted', '{}' FROM tasks";
+    sqlx::query(told).execute(database.pool()).await.unwrap();
+    let claimed = "INSERT INTO audit (kind, owner, cluster, action, task_id, outcome, attempt, worker)
+        SELECT 'claim', owner, cluster, action, id, 'claimed', 1, 'worker' FROM tasks";
+    sqlx::query(claimed).execute(database.pool()).await.unwrap();
+    let members = "INSERT INTO task_members (task_id, names) SELECT id, ARRAY['node-' || substr(id::text, 1, 2)] FROM tasks";
+    sqlx::query(members).execute(database.pool()).await.unwrap();
+    sqlx::query("DELETE FROM tasks WHERE owner < 'user-3'").execute(database.pool()).await.unwrap();
     for _ in 0..20 {
         store.create(new_task(2)).await.unwrap();
     }
@@ -149,9 +159,24 @@ async fn what_runs_often_never_scans_what_is_over() {
         ),
         ("LIST_OPEN", statements::LIST_OPEN, "gen_random_uuid(), ARRAY['queued'], NULL, 50"),
     ];
-    for (name, sql, arguments) in prepared {
-        let plan = explain(&database, name, sql, arguments).await;
-        for table in ["tasks", "items", "outbox"] {
+    let audit = |last: &str| {
+        format!("now(), 0, '2000-01-01', '9000-01-01', NULL, NULL, NULL, NULL, NULL, NULL, 11{last}")
+    };
+    let of_task = ", '00000000-0000-4000-8000-000000000000'";
+    let audited = [
+        ("AUDIT", statements::audit::AUDIT, audit("")),
+        ("AUDIT_OF_OWNER", statements::audit::AUDIT_OF_OWNER, audit(", 'user-7'")),
+        ("AUDIT_OF_ACTOR", statements::audit::AUDIT_OF_ACTOR, audit(", 'user-7'")),
+        ("AUDIT_OF_TASK", statements::audit::AUDIT_OF_TASK, audit(of_task)),
+        ("AUDIT_OF_NODE", statements::audit::AUDIT_OF_NODE, audit(", 'node-7f'")),
+        ("AUDITED_NODES", statements::audit::AUDITED_NODES, "gen_random_uuid(), 0, 100".to_owned()),
+        ("PRUNE_AUDIT", statements::audit::PRUNE_AUDIT, "86400000, 100, 20000".to_owned()),
+        ("PRUNE_NOTES", statements::audit::PRUNE_NOTES, "86400000, 100".to_owned()),
+    ];
+    let prepared = prepared.map(|(name, sql, arguments)| (name, sql, arguments.to_owned()));
+    for (name, sql, arguments) in prepared.into_iter().chain(audited) {
+        let plan = explain(&database, name, sql, &arguments).await;
+        for table in ["tasks", "items", "outbox", "audit", "audit_ends", "task_members"] {
             let scan = format!("Seq Scan on {table} ");
             assert!(!plan.contains(&scan), "{name} reads all of {table}:\n{plan}");
         }
@@ -240,7 +265,14 @@ fn new_task(items: usize) -> NewTask {
     let items = (0..items).map(|n| format!("node-{n}")).collect();
     let draft = Draft { action: "wait".into(), cluster: "prod".into(), items, ..Draft::default() };
     let (id, owner) = (TaskId::generate(), UserId::new("ann").unwrap());
-    NewTask { id, owner, spec: TaskSpec::new(draft).unwrap(), key: None, open_max: 1_000 }
+    NewTask {
+        id,
+        owner,
+        spec: TaskSpec::new(draft).unwrap(),
+        key: None,
+        open_max: 1_000,
+        origin: Origin::default(),
+    }
 }
 
 fn fence(claim: &Claim) -> Fence {

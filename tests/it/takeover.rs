@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use milepost::action::{Action, ActionError, Actions, Context, Done, Target};
 use milepost::bus::{PostgresPublisher, Publisher};
 use milepost::clock::SystemClock;
-use milepost::config::{BusConfig, MaintenanceConfig, WorkerConfig};
+use milepost::config::{AuditConfig, BusConfig, MaintenanceConfig, WorkerConfig};
 use milepost::dispatch::{Dispatcher, MemoryDispatch};
 use milepost::lifecycle::Lifecycle;
 use milepost::postgres::Database;
 use milepost::store::{NewTask, PostgresStore, Task, TaskStore, UpkeepStore};
-use milepost::task::{Draft, Effect, ReplicaId, Status, TaskId, TaskSpec, UserId};
+use milepost::task::{Draft, Effect, Origin, ReplicaId, Status, TaskId, TaskSpec, UserId};
 use milepost::telemetry::Metrics;
 use milepost::{maintenance, worker};
 use milepost_harness::Postgres;
@@ -95,6 +95,7 @@ impl Hub {
             dispatcher: Arc::new(self.dispatch.clone()),
             metrics: self.metrics.clone(),
             config: MaintenanceConfig::default(),
+            audit: AuditConfig::default(),
             stall_after: WorkerConfig::default().stall_after,
             extra: Vec::new(),
         };
@@ -116,6 +117,7 @@ impl Hub {
             spec,
             key: None,
             open_max: 1_000,
+            origin: Origin::default(),
         };
         let id = new.id;
         self.store.create(new).await.unwrap();

@@ -88,6 +88,11 @@ export class Api {
     return this.#send("GET", `/clusters/${encodeURIComponent(cluster)}/nodes/${encodeURIComponent(name)}`);
   }
 
+  /** What tasks did to a node, newest first, as far as the caller may know. */
+  async history(cluster, node) {
+    return (await this.#send("GET", `/audit${query({ cluster, node, limit: 10 })}`)).rows;
+  }
+
   templates() {
     return this.#send("GET", "/templates");
   }

@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { EventReader, NodeBook, waitMs } from "../assets/follow.js";
 import { indexed, kinds, search, staleWords } from "../assets/nodes.js";
-import { podWords, resourceWords } from "../assets/views/node.js";
+import { outcomeWords, podWords, resourceWords } from "../assets/views/node.js";
 
 const node = (name, more = {}) => ({
   name,
@@ -92,4 +92,11 @@ test("pods and resources in words", () => {
   assert.match(podWords({ count: 3, more: true, pods }), /^More than 3 pods/);
   const words = resourceWords({ capacity: { cpu: "8", pods: "110" }, allocatable: { cpu: "7500m", pods: "110" } });
   assert.equal(words, "cpu 7500m of 8, pods 110");
+});
+
+test("what came of a node is told in words", () => {
+  assert.equal(outcomeWords({ state: "succeeded", effect: "changed" }), "Succeeded");
+  assert.equal(outcomeWords({ state: "succeeded", effect: "already" }), "Succeeded, nothing to change");
+  assert.equal(outcomeWords({ state: "failed", error: "no room" }), "Failed: no room");
+  assert.equal(outcomeWords({ state: "pending" }), "Pending");
 });

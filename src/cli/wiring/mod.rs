@@ -182,6 +182,7 @@ impl Shared<'_> {
             dispatcher: self.plumbing.dispatcher(self.config, self.life),
             metrics: self.metrics.clone(),
             config: self.config.maintenance.clone(),
+            audit: self.config.audit.clone(),
             stall_after: self.config.worker.stall_after,
             extra: self.plumbing.duties(),
         };

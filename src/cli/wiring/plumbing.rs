@@ -61,13 +61,16 @@ impl Plumbing {
     /// Connects, and refuses a database whose schema is older than this release.
     pub(super) async fn connect(config: &Config, metrics: &Metrics, clock: &Arc<dyn Clock>) -> Result<Self> {
         match config.mode() {
-            Mode::Memory => Ok(Self::Memory {
-                store: Arc::new(MemoryStore::new(Arc::clone(clock))),
-                bus: Arc::new(MemoryBus::new(&config.bus)),
-                dispatch: Arc::new(MemoryDispatch::new()),
-                tickets: Arc::new(MemoryTickets::new()),
-                templates: Arc::new(MemoryTemplates::new(Arc::clone(clock))),
-            }),
+            Mode::Memory => {
+                let store = MemoryStore::new(Arc::clone(clock));
+                Ok(Self::Memory {
+                    bus: Arc::new(MemoryBus::new(&config.bus)),
+                    dispatch: Arc::new(MemoryDispatch::new()),
+                    tickets: Arc::new(MemoryTickets::new()),
+                    templates: Arc::new(MemoryTemplates::new(Arc::clone(clock), store.audit())),
+                    store: Arc::new(store),
+                })
+            }
             Mode::Postgres => {
                 let database = connect_database(config, metrics).await?;
                 let store = postgres_store(config, &database);

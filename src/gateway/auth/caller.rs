@@ -10,9 +10,10 @@ use axum::http::request::Parts;
 use super::verify::Identity;
 use crate::gateway::Shared;
 use crate::gateway::error::ApiError;
+use crate::gateway::origin;
 use crate::store::Task;
 use crate::task::access::Claim;
-use crate::task::{Access, ClusterName, Role, UserId};
+use crate::task::{Access, By, ClusterName, Origin, Role, UserId};
 use crate::telemetry::metrics::Kind;
 
 /// A verified caller.
@@ -26,6 +27,8 @@ pub struct Caller {
     pub clusters: Claim,
     /// When their token ends, in seconds since the Unix epoch.
     pub expires_s: i64,
+    /// From where they call.
+    pub(crate) origin: Origin,
 }
 
 impl Caller {
@@ -51,12 +54,22 @@ impl Caller {
     pub(crate) fn may_be_admin(&self) -> bool {
         self.role == Role::Admin || self.clusters.values().any(|said| said.role == Some(Role::Admin))
     }
+
+    /// Who it is, for the audit.
+    pub(crate) fn by(&self) -> By {
+        By { user: self.user.clone(), origin: self.origin() }
+    }
+
+    /// From where they call, and as what.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { role: Some(self.role.as_str().to_owned()), ..self.origin.clone() }
+    }
 }
 
 impl From<Identity> for Caller {
     fn from(identity: Identity) -> Self {
         let Identity { user, role, clusters, expires_s } = identity;
-        Self { user, role, clusters, expires_s }
+        Self { user, role, clusters, expires_s, origin: Origin::default() }
     }
 }
 
@@ -66,7 +79,8 @@ impl FromRequestParts<Arc<Shared>> for Caller {
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
         let token = bearer(&parts.headers)
             .ok_or_else(|| refuse(shared, "send a token in the header Authorization: Bearer <token>"))?;
-        authenticate(shared, token)
+        let caller = authenticate(shared, token)?;
+        Ok(Self { origin: origin::of(parts, &shared.proxies), ..caller })
     }
 }
 

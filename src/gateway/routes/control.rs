@@ -16,9 +16,11 @@ use crate::gateway::Shared;
 use crate::gateway::auth::Caller;
 use crate::gateway::error::{ApiError, Problem};
 use crate::gateway::extract::{Body, OptionalBody, TaskPath};
+use crate::gateway::refusals::told;
 use crate::gateway::rights::may_act;
 use crate::gateway::submit::{announce_committed, announce_control, submit_retry, wake_worker};
-use crate::store::{Control, Task};
+use crate::store::audit::Asked;
+use crate::store::{AuditKind, Control, Task};
 use crate::task::spec::{CONCURRENCY_MAX, is_concurrency};
 use crate::task::{EventKind, RetryDraft, TaskId};
 
@@ -153,8 +155,11 @@ pub(crate) async fn retry(
     headers: HeaderMap,
     OptionalBody(draft): OptionalBody<RetryDraft>,
 ) -> Result<Response, ApiError> {
-    let parent = find(&shared, &caller, id).await?;
-    submit_retry(&shared, &caller, &headers, &parent, draft).await.map(accepted)
+    let retried = async {
+        let parent = find(&shared, &caller, id).await?;
+        submit_retry(&shared, &caller, &headers, &parent, draft).await.map(accepted)
+    };
+    told(&shared, &caller, || Asked::about("retry", id), retried.await).await
 }
 
 async fn control(
@@ -163,9 +168,19 @@ async fn control(
     id: TaskId,
     control: Control,
 ) -> Result<Json<TaskBody>, ApiError> {
+    let outcome = ordered(shared, caller, id, control).await;
+    told(shared, caller, || Asked::about(AuditKind::from(control).as_str(), id), outcome).await
+}
+
+async fn ordered(
+    shared: &Shared,
+    caller: &Caller,
+    id: TaskId,
+    control: Control,
+) -> Result<Json<TaskBody>, ApiError> {
     let before = find(shared, caller, id).await?;
     may_act(shared, caller, &before.cluster)?;
-    let controlled = shared.parts.store.control(id, control).await?;
+    let controlled = shared.parts.store.control(id, control, &caller.by()).await?;
     let controlled = controlled.ok_or(ApiError::NotFound("there is no such task"))?;
     if let Some(row) = &controlled.outbox {
         shared.parts.metrics.count_end(row.event.status);

@@ -30,7 +30,7 @@ use crate::gateway::live::session::Session;
 use crate::gateway::live::{sse, websocket};
 use crate::http::ConnectionPermit;
 use crate::task::access::Claim;
-use crate::task::{Position, UserId};
+use crate::task::{Origin, Position, UserId};
 
 /// How an origin that is the gateway's own is written into a grant: replicas may be reached under several names.
 const OWN: &str = "own";
@@ -91,7 +91,7 @@ pub(crate) async fn ticket(
         Some(origin) => Some(known_origin(&shared, &headers, origin)?),
         None => origin(&shared, &headers)?,
     };
-    let Caller { user, role, clusters, expires_s } = caller;
+    let Caller { user, role, clusters, expires_s, .. } = caller;
     let grant = Grant { user, role, clusters, expires_s, origin };
     let grant = crate::gateway::live::protocol::json(&grant);
     let ticket = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
@@ -200,7 +200,7 @@ pub(crate) async fn admit(
     match grant {
         Some(grant) if grant.origin == origin && grant.expires_s > now_s => {
             let Grant { user, role, clusters, expires_s, .. } = grant;
-            Ok(Caller { user, role, clusters, expires_s })
+            Ok(Caller { user, role, clusters, expires_s, origin: Origin::default() })
         }
         _ => Err(refuse(shared, "the ticket is unknown, used, over, or was made for another page")),
     }

@@ -1,5 +1,6 @@
 //! One file per resource. A route reads, asks a port and answers; rules that several share live beside this folder.
 
+pub(crate) mod audit;
 pub(crate) mod clusters;
 pub(crate) mod control;
 pub(crate) mod dashboard;

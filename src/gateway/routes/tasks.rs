@@ -440,14 +440,14 @@ fn owner(caller: &Caller, asked: Option<&str>) -> Result<Option<UserId>, ApiErro
     }
 }
 
-fn parse<T: std::str::FromStr<Err = E>, E: std::fmt::Display>(
+pub(super) fn parse<T: std::str::FromStr<Err = E>, E: std::fmt::Display>(
     field: &str,
     text: &str,
 ) -> Result<T, ApiError> {
     text.parse().map_err(|error: E| ApiError::malformed(field, error.to_string()))
 }
 
-fn limit(asked: Option<u32>, default: u32, max: u32) -> Result<u32, ApiError> {
+pub(super) fn limit(asked: Option<u32>, default: u32, max: u32) -> Result<u32, ApiError> {
     let limit = asked.unwrap_or(default);
     if (1..=max).contains(&limit) {
         return Ok(limit);

@@ -21,7 +21,9 @@ use crate::gateway::Shared;
 use crate::gateway::auth::Caller;
 use crate::gateway::error::{ApiError, Problem};
 use crate::gateway::extract::{Body, path_text};
+use crate::gateway::refusals::told;
 use crate::gateway::submit::{BATCH_FIELDS, submit};
+use crate::store::audit::Asked;
 use crate::task::template::{TemplateAction, TemplateEntry, TemplateName, TemplateSpec};
 use crate::task::{Draft, FailureBudget, StrategyDraft};
 use crate::templates::{Expected, Template, TemplateError};
@@ -209,7 +211,7 @@ pub(crate) async fn put(
     NamePath(name): NamePath,
     Body(draft): Body<TemplateDraft>,
 ) -> Result<Json<TemplateBody>, ApiError> {
-    caller.may_write()?;
+    told(&shared, &caller, || asked(&name), caller.may_write()).await?;
     let expected = match draft.version {
         None => Expected::Any,
         Some(0) => Expected::Missing,
@@ -217,7 +219,7 @@ pub(crate) async fn put(
     };
     let spec = TemplateSpec { description: draft.description, action: draft.action, entries: draft.entries };
     spec.check().map_err(ApiError::Invalid)?;
-    let kept = shared.parts.templates.put(&name, &spec, &caller.user, expected).await?;
+    let kept = shared.parts.templates.put(&name, &spec, &caller.by(), expected).await?;
     tracing::info!(template = %name, version = kept.version, user.id = %caller.user, "a template was changed");
     Ok(Json(kept.into()))
 }
@@ -235,12 +237,16 @@ pub(crate) async fn delete(
     caller: Caller,
     NamePath(name): NamePath,
 ) -> Result<StatusCode, ApiError> {
-    caller.may_write()?;
-    if !shared.parts.templates.delete(&name).await? {
+    told(&shared, &caller, || asked(&name), caller.may_write()).await?;
+    if !shared.parts.templates.delete(&name, &caller.by()).await? {
         return Err(ApiError::NotFound("there is no such template"));
     }
     tracing::info!(template = %name, user.id = %caller.user, "a template was removed");
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn asked(name: &TemplateName) -> Asked {
+    Asked::of(format!("template {name}"))
 }
 
 /// Apply a template to nodes

@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 
 use super::AnyStore;
 use super::kit::{
-    LAPSING, LONG, RULES, SHORT, claim, claim_and_lapse, draft, fence, find, is_refused, submit, succeed_all,
-    succeeded, terminal, until, user, worker,
+    LAPSING, LONG, RULES, SHORT, by, claim, claim_and_lapse, draft, fence, find, is_refused, submit,
+    succeed_all, succeeded, terminal, until, user, worker,
 };
 use crate::store::{ClaimRules, Control, Fence, Renewal};
 use crate::task::{Attempt, Draft, Status, TaskId};
@@ -190,12 +190,12 @@ pub(super) async fn a_renewal_tells_of_each_task_in_order(store: AnyStore) {
         held.push(claim(&store).await);
     }
     let fences: Vec<Fence> = held.iter().map(fence).collect();
-    store.control(held[1].task.id, Control::Cancel).await.unwrap();
-    store.control(held[2].task.id, Control::Pause).await.unwrap();
+    store.control(held[1].task.id, Control::Cancel, &by("ann")).await.unwrap();
+    store.control(held[2].task.id, Control::Pause, &by("ann")).await.unwrap();
     let done = succeed_all(&store, &held[3]).await;
     store.finish(fences[3], &terminal(&done)).await.unwrap();
-    store.control(held[4].task.id, Control::Pause).await.unwrap();
-    store.control(held[4].task.id, Control::Resume).await.unwrap();
+    store.control(held[4].task.id, Control::Pause, &by("ann")).await.unwrap();
+    store.control(held[4].task.id, Control::Resume, &by("ann")).await.unwrap();
     let unknown = Fence { task: TaskId::generate(), attempt: Attempt(1) };
     let asked = [fences[4], fences[3], unknown, fences[2], fences[1], fences[0]];
     let expected = [
@@ -222,6 +222,6 @@ pub(super) async fn a_hand_over_uses_up_no_try(store: AnyStore) {
     );
     let second = claim(&store).await;
     assert_eq!((second.task.state.attempt, second.pending.len()), (Attempt(2), 1));
-    store.control(task.id, Control::Cancel).await.unwrap();
+    store.control(task.id, Control::Cancel, &by("ann")).await.unwrap();
     assert!(is_refused(&store.hand_over(fence(&second)).await), "a cancel is not handed over");
 }

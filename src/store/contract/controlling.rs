@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 
 use super::AnyStore;
 use super::kit::{
-    LAPSING, RULES, claim, claim_and_lapse, complete_next, draft, fence, find, is_fenced, is_refused, result,
-    submit, succeeded, terminal, until, worker,
+    LAPSING, RULES, by, claim, claim_and_lapse, complete_next, draft, fence, find, is_fenced, is_refused,
+    result, submit, succeeded, terminal, until, worker,
 };
 use crate::store::{Control, Controlled, ItemQuery};
 use crate::task::{Attempt, Counts, Draft, EventKind, ItemOutcome, ItemState, Seq, Status, TaskId};
@@ -65,21 +65,21 @@ pub(super) async fn a_cancel_survives_a_takeover(store: AnyStore) {
     until("the lease lapses", async || store.backlog().await.unwrap().lapsed == 1).await;
     let second = claim(&store).await;
     assert_eq!((second.task.state.status, second.task.state.attempt), (Status::Cancelling, Attempt(2)));
-    assert!(is_refused(&store.control(task.id, Control::Resume).await));
+    assert!(is_refused(&store.control(task.id, Control::Resume, &by("ann")).await));
 }
 
 pub(super) async fn a_cancel_of_a_finished_task_is_refused(store: AnyStore) {
     submit(&store, "ann", draft(1)).await;
     let (over, _) = complete_next(&store).await;
     for change in [Control::Cancel, Control::Pause, Control::Resume] {
-        assert!(is_refused(&store.control(over.id, change).await), "{change:?}");
+        assert!(is_refused(&store.control(over.id, change, &by("ann")).await), "{change:?}");
     }
     assert_eq!(find(&store, over.id).await, over);
 }
 
 pub(super) async fn a_paused_task_waits_until_it_is_resumed(store: AnyStore) {
     let task = submit(&store, "ann", draft(1)).await;
-    assert!(is_refused(&store.control(task.id, Control::Resume).await), "it is not paused");
+    assert!(is_refused(&store.control(task.id, Control::Resume, &by("ann")).await), "it is not paused");
     let paused = control(&store, task.id, Control::Pause).await;
     assert_eq!((paused.task.state.status, paused.outbox), (Status::Paused, None));
     assert_eq!(control(&store, task.id, Control::Pause).await.task, paused.task);
@@ -104,7 +104,8 @@ pub(super) async fn pausing_often_uses_up_no_tries(store: AnyStore) {
 
 pub(super) async fn racing_cancels_end_a_task_once(store: AnyStore) {
     let task = submit(&store, "ann", draft(50)).await;
-    let races = join_all((0..10).map(|_| store.control(task.id, Control::Cancel))).await;
+    let races =
+        join_all((0..10).map(async |_| store.control(task.id, Control::Cancel, &by("ann")).await)).await;
     let ended = races.into_iter().filter(|done| done.as_ref().unwrap().as_ref().unwrap().outbox.is_some());
     assert_eq!(ended.count(), 1);
     assert_eq!(store.unpublished(Duration::ZERO, 10).await.unwrap().len(), 1);
@@ -134,7 +135,7 @@ pub(super) async fn a_change_rings_for_the_worker_that_holds_the_task(store: Any
 }
 
 async fn control(store: &AnyStore, id: TaskId, control: Control) -> Controlled {
-    store.control(id, control).await.unwrap().expect("the task is there")
+    store.control(id, control, &by("ann")).await.unwrap().expect("the task is there")
 }
 
 /// How many items were cancelled, when asked for them alone and when asked for all.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::AnyStore;
 use super::kit::{
-    LAPSING, LONG, RULES, claim, draft, fence, find, is_fenced, is_refused, result, submit, succeeded, until,
-    worker,
+    LAPSING, LONG, RULES, by, claim, draft, fence, find, is_fenced, is_refused, result, submit, succeeded,
+    until, worker,
 };
 use crate::store::{Control, Fence, Renewal};
 use crate::task::{
@@ -45,7 +45,7 @@ pub(super) async fn a_resume_begins_a_budget_that_knows_all_failures_of_before(s
     let held = claim(&store).await;
     store.halt(fence(&held), Then::Pause, WHY).await.unwrap();
     store.record(fence(&held), &[failed(0)]).await.unwrap();
-    let resumed = store.control(task.id, Control::Resume).await.unwrap().unwrap().task;
+    let resumed = store.control(task.id, Control::Resume, &by("ann")).await.unwrap().unwrap().task;
     assert_eq!((resumed.state.status, &resumed.message), (Status::Queued, &None));
     store.record(fence(&held), &[failed(1)]).await.unwrap();
     let next = claim(&store).await;
@@ -101,7 +101,7 @@ pub(super) async fn what_a_user_did_first_stays(store: AnyStore) {
     for (change, status) in [(Control::Cancel, Status::Cancelling), (Control::Pause, Status::Paused)] {
         let task = submit(&store, "ann", draft(1)).await;
         let held = claim(&store).await;
-        store.control(task.id, change).await.unwrap();
+        store.control(task.id, change, &by("ann")).await.unwrap();
         for then in [Then::Abort, Then::Pause] {
             assert_eq!(store.halt(fence(&held), then, WHY).await.unwrap().status, status);
         }
@@ -114,7 +114,8 @@ pub(super) async fn what_a_user_did_first_stays(store: AnyStore) {
 
 pub(super) async fn a_change_of_concurrency_reaches_the_holder(store: AnyStore) {
     let task = submit(&store, "ann", Draft { concurrency: Some(3), ..draft(1) }).await;
-    let set = async |n| store.control(task.id, Control::Concurrency(n)).await.unwrap().unwrap().task;
+    let set =
+        async |n| store.control(task.id, Control::Concurrency(n), &by("ann")).await.unwrap().unwrap().task;
     assert_eq!(set(Some(5)).await.concurrency, Some(5));
     let held = claim(&store).await;
     assert_eq!(held.task.concurrency, Some(5));
@@ -128,6 +129,6 @@ pub(super) async fn a_change_of_concurrency_reaches_the_holder(store: AnyStore) 
     store.record(fence(&held), &[succeeded(0)]).await.unwrap();
     let event = super::kit::terminal(&find(&store, task.id).await);
     store.finish(fence(&held), &event).await.unwrap();
-    assert!(is_refused(&store.control(task.id, Control::Concurrency(Some(2))).await));
+    assert!(is_refused(&store.control(task.id, Control::Concurrency(Some(2)), &by("ann")).await));
     assert_eq!(find(&store, task.id).await.concurrency, Some(1));
 }

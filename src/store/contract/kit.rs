@@ -8,8 +8,8 @@ use serde_json::json;
 use super::AnyStore;
 use crate::store::{Claim, ClaimRules, Created, Fence, IdempotencyKey, NewTask, OutboxId, StoreError, Task};
 use crate::task::{
-    Draft, Effect, Event, EventKind, ItemName, ItemOutcome, ItemResult, ReplicaId, Seq, TaskId, TaskSpec,
-    UserId,
+    By, Draft, Effect, Event, EventKind, ItemName, ItemOutcome, ItemResult, Origin, ReplicaId, Seq, TaskId,
+    TaskSpec, UserId,
 };
 
 /// A lease that no promise outlives.
@@ -26,6 +26,11 @@ pub(super) const LAPSING: ClaimRules = ClaimRules { lease: SHORT, per_cluster_ma
 
 pub(super) fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
+}
+
+/// A user of whom nothing else is known.
+pub(super) fn by(name: &str) -> By {
+    By::of(user(name))
 }
 
 pub(super) fn worker(n: usize) -> ReplicaId {
@@ -45,7 +50,14 @@ pub(super) fn draft(items: usize) -> Draft {
 
 pub(super) fn new_task(owner: &str, draft: Draft) -> NewTask {
     let spec = TaskSpec::new(draft).unwrap();
-    NewTask { id: TaskId::generate(), owner: user(owner), spec, key: None, open_max: 1_000 }
+    NewTask {
+        id: TaskId::generate(),
+        owner: user(owner),
+        spec,
+        key: None,
+        open_max: 1_000,
+        origin: Origin::default(),
+    }
 }
 
 pub(super) fn keyed(owner: &str, draft: Draft, key: &str, body: u8) -> NewTask {

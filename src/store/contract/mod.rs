@@ -5,6 +5,7 @@
 //! such as surviving a restart.
 #![expect(clippy::unwrap_used, reason = "a suite of assertions: a panic is its verdict")]
 
+mod auditing;
 mod claiming;
 mod controlling;
 mod halting;
@@ -112,6 +113,15 @@ promises! {
     retrying::racing_retries_run_no_item_twice,
     retrying::a_repeated_retry_with_its_key_is_the_first_one,
     retrying::a_family_of_retries_is_bounded_and_outlives_its_first_task,
+    auditing::a_submit_is_told_with_who_what_why_and_from_where,
+    auditing::a_repeated_submit_is_told_once,
+    auditing::a_retry_is_told_with_what_it_retries,
+    auditing::orders_are_told_once_with_what_became_of_the_task,
+    auditing::each_node_has_one_outcome_under_its_attempt_and_worker,
+    auditing::the_history_of_a_node_is_its_tasks_newest_first,
+    auditing::a_refusal_is_told,
+    auditing::filters_are_kept_and_pages_meet_every_row_once,
+    auditing::what_is_pruned_is_told_until_its_own_time_is_over,
     upkeep::what_may_be_claimed_is_listed_oldest_first,
     upkeep::a_task_without_tries_left_is_given_up,
     upkeep::a_cancelling_task_without_tries_left_ends_as_cancelled,

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 
 use super::AnyStore;
 use super::kit::{
-    claim, claim_and_lapse, draft, fence, find, is_fenced, is_refused, moment, result, submit, succeed_all,
-    succeeded, terminal, worker,
+    by, claim, claim_and_lapse, draft, fence, find, is_fenced, is_refused, moment, result, submit,
+    succeed_all, succeeded, terminal, worker,
 };
 use crate::store::{Control, Fence, ItemQuery, RECORD_MAX, Renewal};
 use crate::task::{
@@ -104,11 +104,11 @@ pub(super) async fn an_index_that_the_task_does_not_have_adds_nothing(store: Any
 pub(super) async fn a_paused_task_takes_the_results_of_what_was_in_flight(store: AnyStore) {
     let task = submit(&store, "ann", draft(2)).await;
     let first = claim(&store).await;
-    store.control(task.id, Control::Pause).await.unwrap();
+    store.control(task.id, Control::Pause, &by("ann")).await.unwrap();
     assert_eq!(store.record(fence(&first), &[succeeded(0)]).await.unwrap().succeeded, 1);
     assert_eq!(store.hand_over(fence(&first)).await.unwrap(), Status::Paused);
     assert_eq!(find(&store, task.id).await.worker, None);
-    store.control(task.id, Control::Resume).await.unwrap();
+    store.control(task.id, Control::Resume, &by("ann")).await.unwrap();
     let second = claim(&store).await;
     assert_eq!(second.pending.len(), 1);
     assert!(is_fenced(&store.record(fence(&first), &[succeeded(1)]).await));

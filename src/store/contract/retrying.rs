@@ -3,12 +3,12 @@
 use futures_util::future::join_all;
 
 use super::AnyStore;
-use super::kit::{claim, draft, fence, find, is_refused, moment, result, submit, terminal, user};
+use super::kit::{by, claim, draft, fence, find, is_refused, moment, result, submit, terminal, user};
 use crate::store::{
     Control, Created, IdempotencyKey, ItemQuery, NewRetry, NotRetried, RETRIES_MAX, StoreError, Task,
 };
 use crate::task::{
-    Counts, Draft, Effect, FailureBudget, ItemOutcome, ItemState, Retry, RetryDraft, Status, TaskId,
+    Counts, Draft, Effect, FailureBudget, ItemOutcome, ItemState, Origin, Retry, RetryDraft, Status, TaskId,
 };
 
 const OK: ItemOutcome = ItemOutcome::Succeeded { effect: Effect::Changed };
@@ -19,7 +19,15 @@ fn no() -> ItemOutcome {
 
 fn retry_of(parent: TaskId, draft: RetryDraft) -> NewRetry {
     let (id, owner) = (TaskId::generate(), user("ann"));
-    NewRetry { id, parent, owner, retry: Retry::new(draft).unwrap(), key: None, open_max: 1_000 }
+    NewRetry {
+        id,
+        parent,
+        owner,
+        retry: Retry::new(draft).unwrap(),
+        key: None,
+        open_max: 1_000,
+        origin: Origin::default(),
+    }
 }
 
 async fn retry(store: &AnyStore, parent: TaskId) -> Task {
@@ -149,7 +157,7 @@ pub(super) async fn what_was_given_up_is_retried(store: AnyStore) {
     run(&store, &[OK, OK]).await;
     assert_eq!(merged(&store, task.id).await, Some(Counts { succeeded: 3, ..Counts::new(3) }));
     let cancelled = submit(&store, "ann", draft(2)).await;
-    store.control(cancelled.id, Control::Cancel).await.unwrap();
+    store.control(cancelled.id, Control::Cancel, &by("ann")).await.unwrap();
     assert_eq!(refusal(&store, cancelled.id, RetryDraft::default()).await, NotRetried::NothingLeft);
     let include = Some(vec![ItemState::Cancelled]);
     let asked = retry_of(cancelled.id, RetryDraft { include, ..RetryDraft::default() });

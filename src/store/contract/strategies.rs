@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::AnyStore;
 use super::kit::{
-    RULES, claim, claim_and_lapse, draft, fence, find, is_fenced, submit, succeed_all, succeeded, terminal,
-    until, worker,
+    RULES, by, claim, claim_and_lapse, draft, fence, find, is_fenced, submit, succeed_all, succeeded,
+    terminal, until, worker,
 };
 use crate::store::{Claim, Control, Fence, HoldBack, NodeHeld, StoreError};
 use crate::task::{Attempt, Draft, ItemName, Status, Strategy, StrategyDraft, TaskId};
@@ -102,7 +102,7 @@ pub(super) async fn a_resting_task_is_cancelled_at_once_and_a_lapsed_one_taken_o
     assert!(second.task.rests_until.is_some());
     assert!(is_fenced(&store.hold_back(fence(&held), &hold(Some(3), HOUR, true)).await));
     store.hand_over(fence(&second)).await.unwrap();
-    store.control(task.id, Control::Cancel).await.unwrap();
+    store.control(task.id, Control::Cancel, &by("ann")).await.unwrap();
     assert_eq!(find(&store, task.id).await.state.status, Status::Cancelled);
 }
 
@@ -117,10 +117,10 @@ pub(super) async fn a_gate_pauses_a_task_and_opens_the_wave_behind_it(store: Any
     let paused = find(&store, task.id).await;
     assert_eq!((paused.opened, paused.message.as_deref(), paused.state.tries), (2, Some(WHY), 0));
     assert!(store.claim(&worker(0), &RULES).await.unwrap().is_none());
-    store.control(task.id, Control::Resume).await.unwrap();
+    store.control(task.id, Control::Resume, &by("ann")).await.unwrap();
     let next = claim(&store).await;
     assert_eq!((next.task.opened, &next.task.message), (2, &None));
-    store.control(task.id, Control::Cancel).await.unwrap();
+    store.control(task.id, Control::Cancel, &by("ann")).await.unwrap();
     let state = store.hold_back(fence(&next), &hold(Some(3), HOUR, true)).await.unwrap();
     let after = find(&store, task.id).await;
     assert_eq!((state.status, after.opened), (Status::Cancelling, 2), "what a user did first stays");
@@ -173,12 +173,12 @@ pub(super) async fn a_task_that_leaves_its_worker_holds_no_node(store: AnyStore)
     submit(&store, "bob", draft(3)).await;
     let second = claim(&store).await;
     take(&store, &first, &["a", "b"]).await;
-    store.control(one.id, Control::Pause).await.unwrap();
+    store.control(one.id, Control::Pause, &by("ann")).await.unwrap();
     assert_eq!(take(&store, &second, &["a"]).await.len(), 1, "what is in flight is not over");
     store.hand_over(fence(&first)).await.unwrap();
     assert!(take(&store, &second, &["a"]).await.is_empty());
     assert!(is_fenced(&store.take_nodes(fence(&first), &nodes(&["b"])).await));
-    store.control(one.id, Control::Resume).await.unwrap();
+    store.control(one.id, Control::Resume, &by("ann")).await.unwrap();
     let first = claim(&store).await;
     assert_eq!(names(&take(&store, &first, &["a", "b"]).await), HashSet::from(["a"]));
 }

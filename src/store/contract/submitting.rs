@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::AnyStore;
 use super::kit::{
-    claim, complete_next, draft, fence, find, keyed, new_task, result, submit, succeed_all, succeeded,
+    by, claim, complete_next, draft, fence, find, keyed, new_task, result, submit, succeed_all, succeeded,
     terminal, user,
 };
 use crate::store::{Control, Created, ItemQuery, NewTask, StoreError, Task, TaskQuery};
@@ -46,7 +46,7 @@ pub(super) async fn a_key_returns_the_task_that_it_made(store: AnyStore) {
     let key = |fingerprint| keyed("ann", draft(2), "k", fingerprint).key.unwrap();
     assert_eq!(store.of_key(&user("ann"), &key(1)).await.unwrap(), Some(first.clone()));
     assert_eq!(store.of_key(&user("bob"), &key(1)).await.unwrap(), None);
-    store.control(first.id, Control::Cancel).await.unwrap();
+    store.control(first.id, Control::Cancel, &by("ann")).await.unwrap();
     let Created::Existing(over) = store.create(keyed("ann", draft(2), "k", 1)).await.unwrap() else {
         panic!("also when it is over")
     };
@@ -94,7 +94,7 @@ pub(super) async fn a_user_has_so_many_open_tasks_and_no_more(store: AnyStore) {
     };
     let second = two(new_task("ann", draft(1)));
     store.create(second.clone()).await.unwrap();
-    store.control(second.id, Control::Pause).await.unwrap();
+    store.control(second.id, Control::Pause, &by("ann")).await.unwrap();
     for refused in [new_task("ann", draft(1)), keyed("ann", draft(1), "second", 2)] {
         let error = store.create(two(refused)).await.unwrap_err();
         assert!(matches!(error, StoreError::TooManyOpen { max: 2, .. }), "{error}");
@@ -103,7 +103,7 @@ pub(super) async fn a_user_has_so_many_open_tasks_and_no_more(store: AnyStore) {
     assert!(matches!(again, Created::Existing(task) if task.id == first.id), "a repeat is no further task");
     store.create(two(new_task("bob", draft(1)))).await.expect("another user has a limit of their own");
     assert_eq!(store.snapshot(&user("ann"), 10).await.unwrap().len(), 2);
-    store.control(first.id, Control::Cancel).await.unwrap();
+    store.control(first.id, Control::Cancel, &by("ann")).await.unwrap();
     let made = store.create(two(keyed("ann", draft(1), "second", 2))).await.unwrap();
     assert!(matches!(made, Created::New(_)), "there is room again, and the key was not used up");
 }
@@ -124,7 +124,7 @@ pub(super) async fn an_unknown_task_is_nothing(store: AnyStore) {
     let id = TaskId::generate();
     assert_eq!(store.find(id).await.unwrap(), None);
     assert_eq!(store.items(id, &ItemQuery { limit: 10, ..ItemQuery::default() }).await.unwrap(), []);
-    assert_eq!(store.control(id, Control::Cancel).await.unwrap(), None);
+    assert_eq!(store.control(id, Control::Cancel, &by("ann")).await.unwrap(), None);
     assert_eq!(store.snapshot(&user("nobody"), 10).await.unwrap(), []);
     store.ping().await.unwrap();
 }
@@ -133,8 +133,8 @@ pub(super) async fn lists_are_newest_first_and_keep_to_their_filters(store: AnyS
     let one = submit(&store, "ann", draft(1)).await.id;
     let two = submit(&store, "bob", Draft { cluster: "dev".into(), ..draft(1) }).await.id;
     let three = submit(&store, "ann", Draft { cluster: "dev".into(), ..draft(1) }).await.id;
-    store.control(one, Control::Cancel).await.unwrap();
-    store.control(two, Control::Pause).await.unwrap();
+    store.control(one, Control::Cancel, &by("ann")).await.unwrap();
+    store.control(two, Control::Pause, &by("ann")).await.unwrap();
     let list = async |query: TaskQuery| ids(&store.list(&query).await.unwrap());
     let owner = Some(user("ann"));
     let cluster = Some(ClusterName::new("dev").unwrap());
@@ -226,7 +226,7 @@ pub(super) async fn a_snapshot_has_all_that_is_open_and_the_newest_that_is_over(
     assert_eq!(running.task.owner, user("bob"));
     let queued = submit(&store, "ann", draft(1)).await.id;
     let paused = submit(&store, "ann", draft(1)).await.id;
-    store.control(paused, Control::Pause).await.unwrap();
+    store.control(paused, Control::Pause, &by("ann")).await.unwrap();
     let snapshot = async |owner, recent| ids(&store.snapshot(&user(owner), recent).await.unwrap());
     assert_eq!(snapshot("ann", 2).await, [paused, queued, over[3], over[2]]);
     assert_eq!(snapshot("ann", 0).await, [paused, queued]);
@@ -245,9 +245,9 @@ pub(super) async fn the_largest_task_is_kept_whole(store: AnyStore) {
     assert_eq!(claim.pending[99_999].1.as_str(), "node-99999");
     let query = ItemQuery { state: Some(ItemState::Pending), after: Some(99_997), limit: 10 };
     assert_eq!(store.items(task.id, &query).await.unwrap().len(), 2);
-    let ended = store.control(task.id, Control::Pause).await.unwrap().unwrap();
+    let ended = store.control(task.id, Control::Pause, &by("ann")).await.unwrap().unwrap();
     assert_eq!(ended.task.state.status, Status::Paused);
-    let ended = store.control(task.id, Control::Cancel).await.unwrap().unwrap();
+    let ended = store.control(task.id, Control::Cancel, &by("ann")).await.unwrap().unwrap();
     assert_eq!(ended.task.counts.cancelled, 100_000);
     assert_eq!(store.items(task.id, &query).await.unwrap(), []);
     let query = ItemQuery { state: Some(ItemState::Cancelled), ..query };

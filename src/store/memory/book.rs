@@ -6,16 +6,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::audit::{Archive, MemoryAudit};
 use super::strategies::{free, free_ended};
 use crate::planted::{self, Bug};
 use crate::store::change::Ending;
 use crate::store::{
-    Backlog, Claim, ClaimRules, Control, Controlled, Created, Fence, IdempotencyKey, ItemQuery, NewTask,
-    OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task, TaskQuery, Watched, change,
+    AuditEntry, Backlog, Claim, ClaimRules, Control, Controlled, Created, Fence, IdempotencyKey, ItemQuery,
+    NewTask, OutboxId, OutboxRow, Renewal, StalledTask, StoreError, Task, TaskQuery, Watched, change,
 };
 use crate::task::{
-    Change, ClusterName, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState,
-    Then, UserId,
+    Attempt, By, Change, ClusterName, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId,
+    TaskState, Then, UserId,
 };
 
 /// The time of a call: by the wall for what people see, by the monotonic clock for leases.
@@ -25,7 +26,7 @@ pub(super) struct Now {
 }
 
 impl Now {
-    fn ago(&self, age: Duration) -> Timestamp {
+    pub(super) fn ago(&self, age: Duration) -> Timestamp {
         self.wall.checked_sub(age).unwrap_or(Timestamp::MIN)
     }
 }
@@ -35,22 +36,29 @@ impl Now {
 pub(super) struct Book {
     pub(super) tasks: BTreeMap<TaskId, Record>,
     open: BTreeSet<TaskId>,
-    over: BTreeSet<(Timestamp, TaskId)>,
-    owners: HashMap<UserId, Owner>,
-    keys: HashMap<(UserId, String), ([u8; 32], TaskId)>,
-    outbox: BTreeMap<OutboxId, OutboxRow>,
+    pub(super) over: BTreeSet<(Timestamp, TaskId)>,
+    pub(super) owners: HashMap<UserId, Owner>,
+    pub(super) keys: HashMap<(UserId, String), ([u8; 32], TaskId)>,
+    pub(super) outbox: BTreeMap<OutboxId, OutboxRow>,
     last_outbox: i64,
     claims: u64,
     /// Who holds which node of which cluster.
     pub(super) nodes: HashMap<(ClusterName, ItemName), Fence>,
     /// Retries by the first task of their family.
     pub(super) families: HashMap<TaskId, BTreeSet<TaskId>>,
+    /// What was done, and what of it is pruned.
+    pub(super) audit: MemoryAudit,
+    pub(super) archive: Archive,
 }
 
 pub(super) struct Record {
     pub(super) task: Task,
     pub(super) names: Vec<ItemName>,
     pub(super) results: Vec<Option<ItemResult>>,
+    /// The attempt that recorded each result, if one did.
+    pub(super) attempts: Vec<Option<Attempt>>,
+    /// Who held it under which attempt.
+    pub(super) claims: Vec<(Attempt, ReplicaId)>,
     /// The first task of its family, of a retry.
     pub(super) root: Option<TaskId>,
     /// The order in which its items start, once that is kept.
@@ -58,14 +66,14 @@ pub(super) struct Record {
     /// Nodes that it may hold.
     pub(super) locks: HashSet<ItemName>,
     pub(super) lease_until: Option<Instant>,
-    key: Option<String>,
+    pub(super) key: Option<String>,
     /// Its end, published or not.
-    end: Option<OutboxRow>,
+    pub(super) end: Option<OutboxRow>,
 }
 
 #[derive(Default)]
-struct Owner {
-    tasks: BTreeSet<TaskId>,
+pub(super) struct Owner {
+    pub(super) tasks: BTreeSet<TaskId>,
     /// The number of the last claim that served this owner.
     served: u64,
 }
@@ -81,7 +89,7 @@ impl Record {
         (self.task.state.status == Status::Queued && rested) || (self.lapsed(now) && tries_left)
     }
 
-    fn item(&self, index: usize) -> Option<Item> {
+    pub(super) fn item(&self, index: usize) -> Option<Item> {
         let name = self.names.get(index)?.clone();
         Some(Item { index: u32::try_from(index).ok()?, name, result: self.results[index].clone() })
     }
@@ -122,22 +130,31 @@ impl Book {
         lineage: Option<(TaskId, TaskId)>,
         now: &Now,
     ) -> Result<Created, StoreError> {
-        let NewTask { id, owner, spec, key, open_max } = new;
+        let NewTask { id, owner, spec, key, open_max, origin } = new;
         let open = self.newest_of(&owner).filter(|task| !task.state.status.is_terminal());
         if open.count() >= open_max as usize {
             return Err(StoreError::TooManyOpen { owner, max: open_max });
         }
         let (parent, root) = lineage.unzip();
         let task = Task { parent, ..Task::accepted(id, owner.clone(), &spec, now.wall) };
+        let by = By { user: owner.clone(), origin };
+        self.audit.add(AuditEntry::submit(&task, &spec, by), now.wall);
         if let Some(key) = &key {
             self.keys.insert((owner.clone(), key.key.clone()), (key.fingerprint, id));
         }
-        let results = spec.items.iter().map(|_| None).collect();
-        let key = key.map(|key| key.key);
-        let (task_copy, names) = (task.clone(), spec.items);
-        let (order, locks) = (None, HashSet::new());
-        let record =
-            Record { task: task_copy, names, results, root, order, locks, lease_until: None, key, end: None };
+        let record = Record {
+            task: task.clone(),
+            results: vec![None; spec.items.len()],
+            attempts: vec![None; spec.items.len()],
+            names: spec.items,
+            claims: Vec::new(),
+            root,
+            order: None,
+            locks: HashSet::new(),
+            lease_until: None,
+            key: key.map(|key| key.key),
+            end: None,
+        };
         if let Some(root) = root {
             self.families.entry(root).or_default().insert(id);
         }
@@ -218,13 +235,16 @@ impl Book {
         &mut self,
         id: TaskId,
         control: Control,
+        by: &By,
         now: &Now,
     ) -> Result<Option<Controlled>, StoreError> {
-        if !self.tasks.contains_key(&id) {
-            return Ok(None);
-        }
+        let Some(before) = self.find(id) else { return Ok(None) };
         let outbox = self.change(id, now, |task| change::control(task, control, now.wall))?;
-        Ok(self.find(id).map(|task| Controlled { task, outbox }))
+        let task = self.find(id).filter(|task| *task != before);
+        if let Some(task) = &task {
+            self.audit.add(AuditEntry::order(task, control, by.clone()), now.wall);
+        }
+        Ok(Some(Controlled { task: task.unwrap_or(before), outbox }))
     }
 }
 
@@ -291,6 +311,8 @@ impl Book {
         let record = self.tasks.get_mut(&id).expect("it was just chosen");
         change::claim(&mut record.task, worker, now.wall)?;
         record.lease_until = Some(now.mono + rules.lease);
+        record.claims.push((record.task.state.attempt, worker.clone()));
+        self.audit.add(AuditEntry::claim(&record.task, worker), now.wall);
         self.claims += 1;
         self.owners.entry(record.task.owner.clone()).or_default().served = self.claims;
         let order = record.order.clone();
@@ -356,6 +378,7 @@ impl Book {
             if let Some(place @ None) = record.results.get_mut(result.index as usize) {
                 let name = record.names[result.index as usize].clone();
                 *place = Some(ItemResult { name, ..result.clone() });
+                record.attempts[result.index as usize] = Some(fence.attempt);
                 record.task.counts.add(&result.outcome);
                 record.task.updated_at = now.wall;
             }
@@ -424,45 +447,6 @@ impl Book {
         let ended = |row: &OutboxRow| self.tasks.get(&row.event.task_id).and_then(|r| r.task.finished_at);
         let old = self.outbox.values().filter(|row| ended(row).is_some_and(|at| at <= before));
         old.take(limit).cloned().collect()
-    }
-
-    pub(super) fn prune(&mut self, age: Duration, limit: u32, now: &Now) -> u64 {
-        let before = now.ago(age);
-        let mut pruned = 0;
-        while pruned < u64::from(limit)
-            && let Some((at, id)) = self.over.first().copied()
-            && at <= before
-        {
-            self.over.remove(&(at, id));
-            self.forget(id);
-            pruned += 1;
-        }
-        pruned
-    }
-
-    fn forget(&mut self, id: TaskId) {
-        let Some(record) = self.tasks.remove(&id) else { return };
-        let owner = record.task.owner;
-        if let Some(row) = record.end {
-            self.outbox.remove(&row.id);
-        }
-        if let Some(theirs) = self.owners.get_mut(&owner) {
-            theirs.tasks.remove(&id);
-            if theirs.tasks.is_empty() {
-                self.owners.remove(&owner);
-            }
-        }
-        if let Some(root) = record.root
-            && let Some(family) = self.families.get_mut(&root)
-        {
-            family.remove(&id);
-            if family.is_empty() {
-                self.families.remove(&root);
-            }
-        }
-        if let Some(key) = record.key {
-            self.keys.remove(&(owner, key));
-        }
     }
 
     pub(super) fn stalled(&self, after: Duration, limit: u32, now: &Now) -> Vec<StalledTask> {

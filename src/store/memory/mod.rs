@@ -4,6 +4,7 @@
 //! the monotonic clock, all else by the wall clock. There is one process, so it always leads. Bounded by the pruner,
 //! which forgets what is over. Not here: the rules ([`book`]).
 
+mod audit;
 mod book;
 mod retries;
 mod strategies;
@@ -15,15 +16,18 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use self::audit::MemoryAudit;
 use self::book::{Book, Now};
+use super::audit::Asked;
 use super::{
-    Backlog, Claim, ClaimRules, ClaimStore, Control, Controlled, Created, Fence, HoldBack, IdempotencyKey,
-    ItemQuery, Leadership, NewRetry, NewTask, NodeHeld, Outbox, OutboxId, OutboxRow, Renewal, Retries,
-    StalledTask, StoreError, Task, TaskQuery, TaskStore, UpkeepStore, Watched,
+    Audit, AuditEntry, AuditQuery, AuditRow, AuditedNode, Backlog, Claim, ClaimRules, ClaimStore, Control,
+    Controlled, Created, Fence, HoldBack, IdempotencyKey, ItemQuery, Leadership, NewRetry, NewTask, NodeHeld,
+    Outbox, OutboxId, OutboxRow, Renewal, Retries, StalledTask, StoreError, Task, TaskQuery, TaskStore,
+    UpkeepStore, Watched,
 };
 use crate::clock::Clock;
 use crate::task::{
-    Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId,
+    By, Counts, Event, Item, ItemName, ItemResult, ReplicaId, Status, TaskId, TaskState, Then, UserId,
 };
 
 /// The record in this process.
@@ -41,6 +45,12 @@ impl MemoryStore {
         Self { book: Mutex::default(), changes: watch::Sender::default(), clock }
     }
 
+    /// Where rows of the audit go that other parts of this process add.
+    #[must_use]
+    pub fn audit(&self) -> MemoryAudit {
+        self.book().audit.clone()
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().expect("no call panics while it holds the book")
     }
@@ -55,6 +65,27 @@ impl Outbox for MemoryStore {
     async fn published(&self, rows: &[OutboxId]) -> Result<(), StoreError> {
         self.book().published(rows);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Audit for MemoryStore {
+    async fn note_refusal(&self, asked: &Asked, message: &str, by: &By) -> Result<(), StoreError> {
+        self.audit().add(AuditEntry::refused(asked, message, by.clone()), self.now().wall);
+        Ok(())
+    }
+
+    async fn audited(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
+        Ok(self.book().audited(query))
+    }
+
+    async fn audited_nodes(
+        &self,
+        task: TaskId,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<AuditedNode>, StoreError> {
+        Ok(self.book().audited_nodes(task, after, limit))
     }
 }
 
@@ -93,8 +124,8 @@ impl TaskStore for MemoryStore {
         Ok(self.book().watched(owners, recent, &self.now()))
     }
 
-    async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {
-        let controlled = self.book().control(id, control, &self.now())?;
+    async fn control(&self, id: TaskId, control: Control, by: &By) -> Result<Option<Controlled>, StoreError> {
+        let controlled = self.book().control(id, control, by, &self.now())?;
         self.changes.send_modify(|n| *n = n.wrapping_add(1));
         Ok(controlled)
     }
@@ -181,6 +212,10 @@ impl UpkeepStore for MemoryStore {
 
     async fn prune(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
         Ok(self.book().prune(age, limit, &self.now()))
+    }
+
+    async fn prune_audit(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
+        Ok(self.book().prune_audit(age, limit, &self.now()))
     }
 
     async fn stalled(&self, after: Duration, limit: u32) -> Result<Vec<StalledTask>, StoreError> {

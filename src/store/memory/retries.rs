@@ -9,7 +9,7 @@ use crate::task::{ItemName, ItemState, TaskId};
 
 impl Book {
     pub(super) fn retry(&mut self, new: NewRetry, now: &Now) -> Result<Option<Created>, StoreError> {
-        let NewRetry { id, parent, owner, retry, key, open_max } = new;
+        let NewRetry { id, parent, owner, retry, key, open_max, origin } = new;
         if let Some(known) = self.of_key(&owner, key.as_ref())? {
             return Ok(Some(known));
         }
@@ -22,7 +22,7 @@ impl Book {
         let left = self.left(root, record, &retry.include);
         let items = left.map_err(|why| StoreError::NotRetried { task: parent, why })?;
         let spec = retry.of(record.task.spec(items));
-        self.add(NewTask { id, owner, spec, key, open_max }, Some((parent, root)), now).map(Some)
+        self.add(NewTask { id, owner, spec, key, open_max, origin }, Some((parent, root)), now).map(Some)
     }
 
     /// The items to retry.

@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::store::contract;
 use crate::task::{
-    Attempt, Draft, Effect, EventKind, ItemName, ItemOutcome, ItemState, Seq, Status, TaskSpec,
+    Attempt, By, Draft, Effect, EventKind, ItemName, ItemOutcome, ItemState, Origin, Seq, Status, TaskSpec,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +101,7 @@ impl Run {
             }
             Call::Control { task, control } => {
                 if let Some(task) = self.task(task) {
-                    let _ = self.book.control(task.id, control, &self.now);
+                    let _ = self.book.control(task.id, control, &By::of(task.owner.clone()), &self.now);
                 }
             }
         }
@@ -119,7 +119,14 @@ impl Run {
             ..Draft::default()
         };
         let (id, owner) = (TaskId::generate(), UserId::new(format!("user-{owner}")).unwrap());
-        let new = NewTask { id, owner, spec: TaskSpec::new(draft).unwrap(), key: None, open_max: 1_000 };
+        let new = NewTask {
+            id,
+            owner,
+            spec: TaskSpec::new(draft).unwrap(),
+            key: None,
+            open_max: 1_000,
+            origin: Origin::default(),
+        };
         self.book.create(new, &self.now).unwrap();
         self.ids.push(id);
     }

@@ -10,9 +10,12 @@
 //!
 //! * Which task may act on a node is a row that counts for as long as its holder has a lease: nothing is cleared after a
 //!   crash. Nodes are taken many at once, and freed by the statement that records results (`strategies`).
+//! * Who did what is a row in the statement or the transaction that does it (`audit`); what came of each node is the recorded
+//!   result, which outlives its task.
 //!
 //! Not here: connections and deadlines ([`crate::postgres`]), and waking workers ([`crate::dispatch`]).
 
+mod audit;
 mod bell;
 mod claims;
 mod lead;

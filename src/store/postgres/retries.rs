@@ -55,7 +55,8 @@ impl PostgresStore {
         };
         let spec = new.retry.of(parent.spec(items));
         let (owner, key) = (new.owner.clone(), new.key.clone());
-        let child = NewTask { id: new.id, owner, spec, key, open_max: new.open_max };
+        let origin = new.origin.clone();
+        let child = NewTask { id: new.id, owner, spec, key, open_max: new.open_max, origin };
         let lineage = Lineage { parent: task.as_uuid(), root };
         let Some(row) = insert(&mut tx, &child, Some(lineage)).await? else { return Ok(Tried::NoRow) };
         tx.commit().await?;

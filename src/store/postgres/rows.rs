@@ -156,13 +156,13 @@ fn read_strategy(stored: Value) -> Result<Option<Strategy>, String> {
 /// A row of `items` with the item's name. The state is missing while the item is pending.
 #[derive(sqlx::FromRow)]
 pub(super) struct ItemRow {
-    idx: i32,
-    name: String,
-    state: Option<String>,
-    effect: Option<String>,
-    message: Option<String>,
-    tries: i32,
-    finished_at: Option<Timestamp>,
+    pub(super) idx: i32,
+    pub(super) name: String,
+    pub(super) state: Option<String>,
+    pub(super) effect: Option<String>,
+    pub(super) message: Option<String>,
+    pub(super) tries: i32,
+    pub(super) finished_at: Option<Timestamp>,
 }
 
 impl ItemRow {
@@ -249,13 +249,13 @@ impl TryFrom<StalledRow> for StalledTask {
 }
 
 /// Where a value came from, for the error that names it.
-struct Place<'a> {
-    table: &'static str,
-    id: &'a dyn std::fmt::Display,
+pub(super) struct Place<'a> {
+    pub(super) table: &'static str,
+    pub(super) id: &'a dyn std::fmt::Display,
 }
 
 impl Place<'_> {
-    fn read<T, E: std::fmt::Display>(
+    pub(super) fn read<T, E: std::fmt::Display>(
         &self,
         column: &'static str,
         value: Result<T, E>,

@@ -49,8 +49,10 @@ macro_rules! statements {
     };
 }
 
+pub mod audit;
+
 statements! {
-    /// Key, task and members in one. No row comes back when the key was there before, or when the owner has `$14` tasks
+    /// Key, task, members and audit in one. No row comes back when the key was there before, or when the owner has `$14` tasks
     /// that are not over.
     CREATE = "
         WITH room AS MATERIALIZED (
@@ -69,6 +71,12 @@ statements! {
             RETURNING ", columns!(), "
         ), members AS (
             INSERT INTO task_members (task_id, names) SELECT id, $11 FROM task
+        ), audited AS (
+            INSERT INTO audit (kind, actor, role, address, agent, request, owner, cluster, action, task_id, items,
+                reason, outcome, detail)
+            SELECT CASE WHEN parent_id IS NULL THEN 'submit' ELSE 'retry' END, owner, $20, $21, $22, $23, owner, cluster,
+                split_part(action, '/', 1), id, total, reason, 'accepted', $24
+            FROM task
         )
         SELECT ", columns!(), " FROM task";
 
@@ -252,7 +260,7 @@ statements! {
         SELECT count(*) FROM tasks WHERE cluster = $1 AND status IN ('running', 'cancelling') AND id <> $2";
 
     /// Writes what a change left of a task, and what goes with it: without a worker it holds no nodes; with a new lease of `$2` milliseconds, that its owner
-    /// was served; with a terminal event `$13`, the outbox row, whose id comes back; with `$14`, how every item ends that
+    /// was served and who claimed it; with a terminal event `$13`, the outbox row, whose id comes back; with `$14`, how every item ends that
     /// has no result. Without a new lease the old one stays, or goes with the worker.
     SAVE = "
         WITH saved AS (
@@ -263,11 +271,15 @@ statements! {
                 started_at = $10, finished_at = $11, updated_at = $12, rest = coalesce($14, rest),
                 concurrency = $15, failed_before = $16, aborted = $17, message = $18, opened = $19, rests_until = $20
             WHERE id = $1
-            RETURNING id, owner
+            RETURNING id, owner, cluster, action
         ), served AS (
             INSERT INTO owners (owner, last_served_at)
             SELECT owner, clock_timestamp() FROM saved WHERE $2::bigint IS NOT NULL
             ON CONFLICT (owner) DO UPDATE SET last_served_at = excluded.last_served_at
+        ), audited AS (
+            INSERT INTO audit (kind, owner, cluster, action, task_id, outcome, attempt, worker)
+            SELECT 'claim', owner, cluster, split_part(action, '/', 1), id, 'claimed', $4, $5
+            FROM saved WHERE $2::bigint IS NOT NULL
         ), mine AS (
             SELECT cluster, name FROM node_locks WHERE task_id = $1 AND $5::text IS NULL ORDER BY name FOR UPDATE
         ), freed AS (
@@ -301,8 +313,8 @@ statements! {
         WITH held AS MATERIALIZED (
             SELECT id, total FROM tasks WHERE id = $1 AND attempt = $2 AND finished_at IS NULL FOR NO KEY UPDATE
         ), added AS (
-            INSERT INTO items (task_id, idx, state, effect, message, tries, finished_at)
-            SELECT held.id, r.idx, r.state, r.effect, r.message, r.tries, r.finished_at
+            INSERT INTO items (task_id, idx, state, effect, message, tries, finished_at, attempt)
+            SELECT held.id, r.idx, r.state, r.effect, r.message, r.tries, r.finished_at, $2::bigint
             FROM held CROSS JOIN unnest($3::integer[], $4::text[], $5::text[], $6::text[], $7::integer[],
                 $8::timestamptz[]) AS r (idx, state, effect, message, tries, finished_at)
             WHERE r.idx < held.total

@@ -8,12 +8,15 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::rows::{EventRow, ItemRow, TaskRow, name};
-use super::{Failure, PostgresStore, begin, bell, int, lock, millis, save_change, statements, text, while_};
-use crate::store::{
-    Control, Controlled, Created, IdempotencyKey, ItemQuery, NewRetry, NewTask, OutboxRow, Retries,
-    StoreError, Task, TaskQuery, TaskStore, WATCHED_MAX, Watched, change,
+use super::{
+    Failure, PostgresStore, audit, begin, bell, int, lock, millis, save_change, statements, text, while_,
 };
-use crate::task::{Capability, ClusterName, Item, ItemName, ItemState, TaskId, UserId};
+use crate::store::audit::detail_of;
+use crate::store::{
+    AuditEntry, Control, Controlled, Created, IdempotencyKey, ItemQuery, NewRetry, NewTask, OutboxRow,
+    Retries, StoreError, Task, TaskQuery, TaskStore, WATCHED_MAX, Watched, change,
+};
+use crate::task::{By, Capability, ClusterName, Item, ItemName, ItemState, TaskId, UserId};
 
 /// Looks for the task of a key that is being used by somebody else right now.
 const KEY_LOOKS: usize = 5;
@@ -97,9 +100,9 @@ impl TaskStore for PostgresStore {
         Ok(rows.into_iter().filter_map(watched).collect())
     }
 
-    async fn control(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, StoreError> {
-        let call = self.change(id, control);
-        self.db.transaction(1, 2, call).await.map_err(while_("changing a task"))
+    async fn control(&self, id: TaskId, control: Control, by: &By) -> Result<Option<Controlled>, StoreError> {
+        let call = self.change(id, control, by);
+        self.db.transaction(1, 3, call).await.map_err(while_("changing a task"))
     }
 
     async fn retry(&self, new: NewRetry) -> Result<Option<Created>, StoreError> {
@@ -219,7 +222,7 @@ impl PostgresStore {
             .collect::<Result<_, StoreError>>()?)
     }
 
-    async fn change(&self, id: TaskId, control: Control) -> Result<Option<Controlled>, Failure> {
+    async fn change(&self, id: TaskId, control: Control, by: &By) -> Result<Option<Controlled>, Failure> {
         let mut tx = begin(&self.db).await?;
         let Some((mut task, at)) = lock(&mut tx, id).await? else { return Ok(None) };
         let before = task.clone();
@@ -228,6 +231,7 @@ impl PostgresStore {
             return Ok(Some(Controlled { task, outbox: None }));
         }
         let outbox = save_change(&mut tx, &task, ending).await?;
+        audit::note(&mut tx, &AuditEntry::order(&task, control, by.clone())).await?;
         if let Some(worker) = &before.worker {
             bell::ring(&mut tx, worker).await?;
         }
@@ -250,6 +254,7 @@ pub(super) async fn insert(
 ) -> Result<Option<TaskRow>, Failure> {
     let spec = &new.spec;
     let names: Vec<&str> = spec.items.iter().map(ItemName::as_str).collect();
+    let parent = lineage.as_ref().map(|lineage| TaskId::from_uuid(lineage.parent));
     let row = sqlx::query_as(statements::CREATE)
         .bind(new.id.as_uuid())
         .bind(new.owner.as_str())
@@ -269,7 +274,12 @@ pub(super) async fn insert(
         .bind(lineage.as_ref().map(|lineage| lineage.parent))
         .bind(lineage.as_ref().map(|lineage| lineage.root))
         .bind(spec.strategy.as_ref().map(|strategy| Json(strategy.draft())))
-        .bind(spec.may.iter().map(Capability::as_str).collect::<Vec<_>>());
+        .bind(spec.may.iter().map(Capability::as_str).collect::<Vec<_>>())
+        .bind(new.origin.role.as_deref())
+        .bind(new.origin.address.map(|address| address.to_string()))
+        .bind(new.origin.agent.as_deref())
+        .bind(new.origin.request.as_deref())
+        .bind(Json(detail_of(spec, parent)));
     Ok(row.fetch_optional(connection).await?)
 }
 

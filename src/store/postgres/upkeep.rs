@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::rows::{EventRow, LockedRow, StalledRow};
+use super::statements::audit;
 use super::{Failure, PostgresStore, begin, locked, millis, save_change, statements, while_};
 use crate::store::{Backlog, Leadership, OutboxRow, StalledTask, StoreError, UpkeepStore, change};
 use crate::task::{Change, Status, TaskId};
@@ -53,6 +54,17 @@ impl UpkeepStore for PostgresStore {
             Ok(pruned)
         };
         self.db.transaction(0, 2, call).await.map_err(while_("pruning tasks"))
+    }
+
+    async fn prune_audit(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
+        let (age, limit) = (millis(age), i64::from(limit));
+        let call = async {
+            let tasks = sqlx::query(audit::PRUNE_AUDIT).bind(age).bind(limit).bind(PRUNE_ITEMS_MAX);
+            let tasks = tasks.execute(self.db.pool()).await?.rows_affected();
+            let notes = sqlx::query(audit::PRUNE_NOTES).bind(age).bind(limit);
+            Ok(tasks + notes.execute(self.db.pool()).await?.rows_affected())
+        };
+        self.db.transaction(0, 2, call).await.map_err(while_("pruning the audit"))
     }
 
     async fn stalled(&self, after: Duration, limit: u32) -> Result<Vec<StalledTask>, StoreError> {

@@ -34,8 +34,8 @@ use crate::store::{
     NodeHeld, Outbox, OutboxId, Renewal, StoreError, Task, TaskStore,
 };
 use crate::task::{
-    Attempt, Counts, Draft, Effect, Event, Item, ItemName, ItemResult, ItemState, ReplicaId, Seq, Status,
-    TaskId, TaskSpec, TaskState, Then, UserId,
+    Attempt, By, Counts, Draft, Effect, Event, Item, ItemName, ItemResult, ItemState, Origin, ReplicaId, Seq,
+    Status, TaskId, TaskSpec, TaskState, Then, UserId,
 };
 use crate::telemetry::Metrics;
 
@@ -403,6 +403,7 @@ impl Rig {
             spec,
             key: None,
             open_max: 1_000,
+            origin: Origin::default(),
         };
         let Ok(Created::New(task)) = self.store.store.create(new).await else { panic!("not created") };
         self.dispatch.notify(task.id).await.unwrap();
@@ -410,7 +411,7 @@ impl Rig {
     }
 
     pub(super) async fn control(&self, task: TaskId, control: Control) {
-        self.store.store.control(task, control).await.unwrap().unwrap();
+        self.store.store.control(task, control, &By::of(UserId::new("ada").unwrap())).await.unwrap().unwrap();
     }
 
     pub(super) async fn task(&self, id: TaskId) -> Task {

@@ -15,8 +15,8 @@ use milepost::store::{
 };
 use milepost::task::Counts;
 use milepost::task::{
-    Attempt, Draft, Event, ItemChange, ItemName, ItemOutcome, ItemResult, ItemState, Position, ReplicaId,
-    Status, TaskId, TaskSpec, UserId,
+    Attempt, By, Draft, Event, ItemChange, ItemName, ItemOutcome, ItemResult, ItemState, Origin, Position,
+    ReplicaId, Status, TaskId, TaskSpec, UserId,
 };
 use tokio::runtime::Runtime;
 
@@ -198,6 +198,7 @@ fn new_task(new: &New) -> NewTask {
         spec: spec.expect("a valid draft"),
         key,
         open_max: OPEN_MAX,
+        origin: Origin::default(),
     }
 }
 
@@ -210,7 +211,8 @@ impl World for Real {
     }
 
     fn control(&mut self, task: Id, control: Control) -> Answer<Option<Changed>> {
-        let changed = self.runtime.block_on(self.store.control(task_id(task), control)).map_err(no)?;
+        let by = By::of(user_id(0));
+        let changed = self.runtime.block_on(self.store.control(task_id(task), control, &by)).map_err(no)?;
         Ok(changed.map(|changed| Changed {
             user: user_number(&changed.task.owner),
             status: changed.task.state.status,

@@ -1,7 +1,7 @@
 // One node in a dialog: what it is, how it is, and the pods on it.
 
 import { h, icon } from "../dom.js";
-import { plural } from "../format.js";
+import { moment, plural, sentence, shortId } from "../format.js";
 import { cordonWords } from "../nodes.js";
 
 /** Pods that are drawn; of more the number is said. */
@@ -28,6 +28,12 @@ export function podWords(pods) {
   for (const { phase } of pods.pods) phases.set(phase, (phases.get(phase) ?? 0) + 1);
   const words = [...phases].sort().map(([phase, n]) => `${n} ${phase.toLowerCase()}`);
   return `${pods.more ? "More than " : ""}${plural(pods.count, "pod")}: ${words.join(", ")}`;
+}
+
+/** What came of a node in a task. */
+export function outcomeWords({ state, effect, error }) {
+  if (error) return `${sentence(state)}: ${error}`;
+  return state === "succeeded" && effect === "already" ? "Succeeded, nothing to change" : sentence(state);
 }
 
 export class NodeDialog {
@@ -58,14 +64,16 @@ export class NodeDialog {
     this.#draw(node, "Loading…");
     if (!this.node.open) this.node.showModal();
     try {
+      const history = this.api.history(cluster, node.name).catch(() => null);
       const whole = await this.api.node(cluster, node.name);
-      if (this.#asked === node.name) this.#draw(whole, null);
+      const rows = await history;
+      if (this.#asked === node.name) this.#draw(whole, null, rows);
     } catch (problem) {
       if (this.#asked === node.name) this.#draw(node, problem.message);
     }
   }
 
-  #draw(node, note) {
+  #draw(node, note, history) {
     const state = [node.ready ? "Ready" : "Not ready", ...(node.problems ?? [])];
     if (node.unschedulable) state.push("cordoned");
     const facts = [
@@ -83,8 +91,24 @@ export class NodeDialog {
     ];
     const parts = [h("dl", {}, facts)];
     if (note) parts.push(h("p.muted", { role: "status" }, note));
-    else parts.push(...this.#conditions(node), ...this.#pods(node.pods));
+    else parts.push(...this.#history(history), ...this.#conditions(node), ...this.#pods(node.pods));
     this.body.replaceChildren(...parts);
+  }
+
+  #history(rows) {
+    if (!rows) return [h("h3", {}, "History"), h("p.muted", {}, "The audit could not be read right now.")];
+    if (rows.length === 0) return [h("h3", {}, "History"), h("p.muted", {}, "No task of yours named this node.")];
+    const row = ({ at, user, action, task_id: task, reason, node }) =>
+      h(
+        "tr",
+        {},
+        h("td", {}, moment(Date.parse(at))),
+        h("td", {}, user),
+        h("td", {}, h("a", { href: `#/tasks/${task}`, title: shortId(task) }, action)),
+        h(node.state === "failed" ? "td.bad" : "td", {}, outcomeWords(node)),
+        h("td", {}, reason ?? ""),
+      );
+    return [h("h3", {}, "History"), h("table.history", {}, h("tbody", {}, rows.map(row)))];
   }
 
   #conditions({ conditions }) {
