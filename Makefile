@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test setup lint unit upgrade model planted web fmt openapi load bench-peers chaos guarantees deny
+.PHONY: help demo test setup lint unit upgrade model planted web fmt openapi load push bench bench-peers chaos guarantees deny
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -48,6 +48,13 @@ bench-peers: setup ## BullMQ, Docket, Socket.IO, nchan and Milepost on the same 
 	loadtest/peers/setup.sh
 	cargo build --release --locked
 	node loadtest/peers/bench.js $(WORKS) --rounds $(or $(ROUNDS),5)
+
+push: setup ## What an event and a socket cost a gateway, into loadtest/results/gateway.md: make push PARTS="crowd few fanout storm"
+	cargo build --release --workspace --locked
+	target/release/milepost-loadtest push $(PARTS)
+
+bench: setup ## Time the hot parts alone: make bench ONLY=frame
+	cargo bench --locked --bench hot --bench backends -- $(ONLY)
 
 chaos: setup ## A random mix of faults under load: make chaos DURATION=600 SEED=7
 	cargo build --workspace --locked

@@ -15,6 +15,7 @@ mod machine;
 mod nodes;
 mod place;
 mod progress;
+mod push;
 mod report;
 mod run;
 mod socket;
@@ -47,6 +48,11 @@ enum Command {
     Run(RunArgs),
     /// Cordons, labels and taints the nodes of a simulated cluster: nodes a second and requests for each, next to `kubectl`.
     Nodes(nodes::NodesArgs),
+    /// Publishes straight onto the bus to ten thousand sockets: what an event and a socket take of a gateway.
+    Push(push::PushArgs),
+    /// Writes the same bytes to many plain sockets; `push` runs it in a process of its own.
+    #[command(hide = true)]
+    PlainSends(push::PlainArgs),
     /// Lists the scenarios that come with the program.
     List,
 }
@@ -117,6 +123,8 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run(&args).await,
         Command::Nodes(args) => nodes::run(&args).await,
+        Command::Push(args) => push::run(&args).await,
+        Command::PlainSends(args) => tokio::task::spawn_blocking(move || push::plain_sends(&args)).await?,
         Command::List => list(),
     }
 }

@@ -38,7 +38,15 @@ impl Place {
     /// # Errors
     /// When a server or a process does not come up.
     pub fn start(scenario: &Scenario, mode: HubMode, binary: &Path) -> Result<Self> {
-        let hub = Hub::start(hub_spec(scenario, mode, binary))?;
+        Self::start_hub(hub_spec(scenario, mode, binary))
+    }
+
+    /// Starts this hub. Blocks until all of it is ready.
+    ///
+    /// # Errors
+    /// When a server or a process does not come up.
+    pub fn start_hub(spec: HubSpec) -> Result<Self> {
+        let hub = Hub::start(spec)?;
         Ok(Self { urls: hub.urls(), key: EncodingKey::from_secret(SECRET.as_bytes()), hub: Some(hub) })
     }
 

@@ -203,7 +203,7 @@ fn draw(rows: &[&Median]) -> comfy_table::Table {
 }
 
 /// As many digits as a figure has something to say with.
-fn text(value: f64) -> String {
+pub fn text(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         small if small < 0.1 => format!("{value:.4}"),
@@ -213,7 +213,8 @@ fn text(value: f64) -> String {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The one in the middle.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::ends::OpenTasks;
 use super::live::close::Close;
-use super::live::outbox::{Bounds, Outbox, Pushed};
+use super::live::outbox::{Bounds, Outbox};
 use super::live::protocol::Frame;
 use crate::bus::{BusError, Entry, Feed, Following, Inbox, Loss};
 use crate::task::UserId;
@@ -60,7 +60,8 @@ impl Drop for Waiting {
 /// All sockets of this replica.
 pub(crate) struct Hub {
     feed: Arc<dyn Feed>,
-    metrics: Metrics,
+    /// Shared, because every user's fan-out has it, and it is large.
+    metrics: Arc<Metrics>,
     bounds: Bounds,
     per_user_max: usize,
     users: Mutex<HashMap<UserId, Arc<Channel>>>,
@@ -78,7 +79,7 @@ struct Channel {
 pub(super) struct Fanout {
     sockets: Mutex<Vec<Arc<Socket>>>,
     open: Mutex<OpenTasks>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
 }
 
 /// A socket's place in the hub. Dropping it leaves; the last one of a user ends the following.
@@ -93,7 +94,7 @@ impl Hub {
     pub(crate) fn new(feed: Arc<dyn Feed>, metrics: Metrics, bounds: Bounds, per_user_max: u32) -> Self {
         Self {
             feed,
-            metrics,
+            metrics: Arc::new(metrics),
             bounds,
             per_user_max: usize::try_from(per_user_max.max(1)).unwrap_or(usize::MAX),
             users: Mutex::default(),
@@ -128,7 +129,7 @@ impl Hub {
     fn enter(self: &Arc<Self>, user: &UserId, expires_s: i64) -> Result<Membership, JoinError> {
         let mut users = self.users();
         let channel =
-            users.entry(user.clone()).or_insert_with(|| Arc::new(Channel::new(self.metrics.clone())));
+            users.entry(user.clone()).or_insert_with(|| Arc::new(Channel::new(Arc::clone(&self.metrics))));
         let channel = Arc::clone(channel);
         let mut sockets = channel.fanout.sockets();
         let waited_for = sockets.iter().filter(|socket| !socket.given_up.load(Ordering::Relaxed));
@@ -155,7 +156,9 @@ impl Hub {
     /// Every socket here now.
     pub(crate) fn sockets(&self) -> Vec<Arc<Socket>> {
         let users = self.users();
-        users.values().flat_map(|channel| channel.fanout.sockets().clone()).collect()
+        let mut all = Vec::with_capacity(users.len());
+        users.values().for_each(|channel| all.extend(channel.fanout.sockets().iter().cloned()));
+        all
     }
 
     /// Every user here now.
@@ -238,7 +241,7 @@ impl Drop for Membership {
 }
 
 impl Channel {
-    fn new(metrics: Metrics) -> Self {
+    fn new(metrics: Arc<Metrics>) -> Self {
         let fanout = Fanout { sockets: Mutex::default(), open: Mutex::default(), metrics };
         Self { fanout: Arc::new(fanout), following: OnceCell::new() }
     }
@@ -254,16 +257,15 @@ impl Fanout {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, frame: &Arc<Frame>) {
+    /// Socket by socket, not event by event: each is woken once, and writes with one flush what came together.
+    fn push(&self, frames: &[Arc<Frame>]) {
         for socket in self.sockets().iter() {
-            match socket.outbox.push(frame) {
-                Pushed::Queued | Pushed::Closed => {}
-                Pushed::Merged => {
-                    self.metrics.events_coalesced.inc();
-                }
-                Pushed::Overflow => {
-                    self.metrics.slow_sockets.inc();
-                }
+            let pushed = socket.outbox.push(frames);
+            if pushed.merged > 0 {
+                self.metrics.events_coalesced.inc_by(pushed.merged);
+            }
+            if pushed.overflow {
+                self.metrics.slow_sockets.inc();
             }
         }
     }
@@ -275,15 +277,16 @@ impl Inbox for Fanout {
         let mut open = self.open();
         entries.iter().for_each(|entry| open.heard(entry.task_id, entry.terminal, now));
         drop(open);
-        for entry in entries {
+        let frame = |entry: Entry| {
             let position = entry.position.clone();
-            match Frame::new(entry) {
-                Some(frame) => self.push(&Arc::new(frame)),
-                None => {
-                    tracing::error!(user.id = %user, %position, "an entry is not an event; it was left out");
-                }
+            let frame = Frame::new(entry);
+            if frame.is_none() {
+                tracing::error!(user.id = %user, %position, "an entry is not an event; it was left out");
             }
-        }
+            frame.map(Arc::new)
+        };
+        let frames: Vec<_> = entries.into_iter().filter_map(frame).collect();
+        self.push(&frames);
     }
 
     fn lost(&self, user: &UserId, loss: Loss) {

@@ -12,8 +12,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 
 pub use schema::SchemaError;
 
@@ -24,6 +24,9 @@ use crate::telemetry::Metrics;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a transaction may sit between two statements before the server ends it, and frees its locks.
 const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a pooled connection may rest before it is asked whether it lives. The pool asks it whenever it comes back, so asking
+/// one that has just done so is a round trip more for every statement.
+const ASK_AFTER: Duration = Duration::from_millis(100);
 /// What a call may take over the server's own limits before we give up on the server.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
 
@@ -47,6 +50,14 @@ pub struct Database {
     metrics: Metrics,
 }
 
+/// Whether a connection that has rested for so long is good to use; an error closes it.
+async fn lives(connection: &mut PgConnection, rested: Duration) -> Result<bool, sqlx::Error> {
+    if rested >= ASK_AFTER {
+        connection.ping().await?;
+    }
+    Ok(true)
+}
+
 impl Database {
     /// Opens a pool and checks that the server answers. `application` is shown in `pg_stat_activity`.
     ///
@@ -61,6 +72,8 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(config.connections_max)
             .acquire_timeout(config.acquire_timeout)
+            .test_before_acquire(false)
+            .before_acquire(|connection, rested| Box::pin(lives(connection, rested.idle_for)))
             .connect_lazy_with(options.clone());
         let deadline = config.acquire_timeout + config.statement_timeout + DEADLINE_MARGIN;
         let database = Self { pool, options, deadline, metrics: metrics.clone() };

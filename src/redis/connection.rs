@@ -136,7 +136,9 @@ impl Redis {
     /// # Errors
     /// When Redis answers with an error, too late or not at all.
     pub async fn query<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, CallError> {
-        let mut replies = self.inner.servers.send(&[cmd]).await;
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(cmd.clone());
+        let mut replies = self.inner.servers.send(&pipeline).await;
         let reply = replies.pop().unwrap_or_else(|| Err(CallError::Reply("no reply".into())));
         Ok(redis::from_redis_value(reply?)?)
     }
@@ -144,11 +146,10 @@ impl Redis {
     /// Sends commands that finish at once, in one go for each server that has keys of theirs, and gives what each came
     /// to. After a connection that broke or an answer that was late, any of a server's commands may have been run.
     pub async fn pipeline(&self, pipeline: &Pipeline) -> Vec<Reply> {
-        let commands: Vec<&Cmd> = pipeline.cmd_iter().collect();
-        if commands.is_empty() {
+        if pipeline.is_empty() {
             return Vec::new();
         }
-        self.inner.servers.send(&commands).await
+        self.inner.servers.send(pipeline).await
     }
 
     /// Sends a command that blocks on the server for up to `block`, on a connection of its own. A dropped call closes

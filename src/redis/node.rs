@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use deadpool_redis::{Connection, Manager, Pool, Runtime, Timeouts};
+use deadpool::managed::{self, Object, RecycleResult};
+use deadpool_redis::{Manager, Metrics, Runtime, Timeouts};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, PushInfo, Value, cmd};
+use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, PushInfo, RedisError, cmd};
 
 use super::connection::{CallError, Reply};
 use super::dedicated;
@@ -17,13 +18,36 @@ use crate::config::RedisConfig;
 const POOL_WAIT: Duration = Duration::from_millis(500);
 /// How long the check of a pooled connection may take.
 const POOL_RECYCLE: Duration = Duration::from_millis(500);
+/// How long a pooled connection may go unused before it is asked whether it lives.
+const ASK_AFTER: Duration = Duration::from_secs(1);
 /// Readers that may block at once in one process.
 const DEDICATED_MAX: u32 = 8;
+
+/// Makes and checks connections as deadpool-redis does, but for one that was in use just now: asking it each time would be a
+/// round trip more for every call. One that breaks meanwhile is found by its next call, which closes all that wait.
+struct Lively(Manager);
+
+impl managed::Manager for Lively {
+    type Type = MultiplexedConnection;
+    type Error = RedisError;
+
+    async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
+        self.0.create().await
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut MultiplexedConnection,
+        metrics: &Metrics,
+    ) -> RecycleResult<RedisError> {
+        if metrics.last_used() < ASK_AFTER { Ok(()) } else { self.0.recycle(connection, metrics).await }
+    }
+}
 
 /// A server in use.
 pub struct Node {
     address: Address,
-    pool: Pool,
+    pool: managed::Pool<Lively>,
     dedicated: dedicated::Pool,
     subscriptions: Client,
     limits: AsyncConnectionConfig,
@@ -83,15 +107,37 @@ impl Node {
             }
             pipeline.add_command((*command).clone());
         }
+        let mut values = self.send_whole(&pipeline).await?.into_iter();
+        let mut of = |(_, asking): &(&Cmd, bool)| {
+            let reply = if *asking { values.nth(1) } else { values.next() };
+            reply.unwrap_or_else(|| Err(CallError::Reply("fewer replies than commands".into())))
+        };
+        Ok(commands.iter().map(&mut of).collect())
+    }
+
+    /// Sends a pipeline as it is. A command that failed has its error, and the others were run.
+    ///
+    /// # Errors
+    /// As of [`Self::send`].
+    pub(super) async fn send_whole(&self, pipeline: &Pipeline) -> Result<Vec<Reply>, CallError> {
         let mut connection = self.pool.get().await?;
-        let sent =
-            connection.req_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(CallError::from);
-        let replies = sent.map(|values| replies(commands, values));
-        let demoted = |error: &CallError| reaction(error) == Reaction::FindPrimary;
-        let one_demoted =
-            |replies: &Vec<Reply>| replies.iter().any(|reply| reply.as_ref().is_err_and(demoted));
-        self.give_back(connection, replies.as_ref().map_or_else(demoted, one_demoted));
-        replies
+        let sent = connection.req_packed_commands(pipeline, 0, pipeline.len()).await;
+        let values = match sent {
+            Ok(values) => values,
+            Err(error) => {
+                let error = CallError::from(error);
+                self.close_all(connection, &error);
+                return Err(error);
+            }
+        };
+        let replies: Vec<Reply> =
+            values.into_iter().map(|value| value.extract_error().map_err(CallError::from)).collect();
+        let demoted =
+            |reply: &&Reply| reply.as_ref().is_err_and(|error| reaction(error) == Reaction::FindPrimary);
+        if let Some(Err(error)) = replies.iter().find(demoted) {
+            self.close_all(connection, error);
+        }
+        Ok(replies)
     }
 
     /// Sends a command that blocks on the server for up to `block`, on a connection of its own.
@@ -128,37 +174,24 @@ impl Node {
             .ok_or_else(|| CallError::Reply("INFO has no master_replid".into()))
     }
 
-    /// Puts a connection back into the pool; after a demotion, closes it and all that wait there. A demoted primary
-    /// still answers PING, so they would live on.
-    fn give_back(&self, connection: Connection, demoted: bool) {
-        if demoted {
-            drop(Connection::take(connection));
-            let others = self.pool.retain(|_, _| false).removed.len();
-            tracing::warn!(server = %self.address, closed = others + 1, "Redis is not the primary any more; connecting anew");
-        }
+    /// Closes a connection and all that wait in the pool: of a server that broke one or is late the others are no better
+    /// and would not be asked before they are used; and a demoted primary still answers, so they would live on.
+    fn close_all(&self, connection: Object<Lively>, why: &CallError) {
+        drop(Object::take(connection));
+        let others = self.pool.retain(|_, _| false).removed.len();
+        tracing::warn!(server = %self.address, closed = others + 1, error = %why, "connections to Redis are made anew");
     }
-}
-
-/// The replies to the commands alone.
-fn replies(commands: &[(&Cmd, bool)], values: Vec<Value>) -> Vec<Reply> {
-    let mut values = values.into_iter();
-    let mut of = |(_, asking): &(&Cmd, bool)| {
-        let value = if *asking { values.nth(1) } else { values.next() };
-        let value = value.ok_or_else(|| CallError::Reply("fewer replies than commands".into()))?;
-        Ok(value.extract_error()?)
-    };
-    commands.iter().map(&mut of).collect()
 }
 
 fn pool(
     config: &RedisConfig,
     info: redis::ConnectionInfo,
     limits: AsyncConnectionConfig,
-) -> Result<Pool, SetupError> {
+) -> Result<managed::Pool<Lively>, SetupError> {
     let manager = Manager::new_with_config(info, limits).map_err(SetupError::Url)?;
     let timeouts =
         Timeouts { wait: Some(POOL_WAIT), create: Some(config.connect_timeout), recycle: Some(POOL_RECYCLE) };
-    Pool::builder(manager)
+    managed::Pool::builder(Lively(manager))
         .max_size(config.connections_max)
         .timeouts(timeouts)
         .runtime(Runtime::Tokio1)

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::Cmd;
+use redis::{Cmd, Pipeline};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -104,13 +104,13 @@ impl Servers {
     }
 
     /// Sends each command to the server that has its key, in one go for each server, and gives the replies in order.
-    pub(super) async fn send(&self, commands: &[&Cmd]) -> Vec<Reply> {
+    pub(super) async fn send(&self, pipeline: &Pipeline) -> Vec<Reply> {
+        let commands: Vec<&Cmd> = pipeline.cmd_iter().collect();
         let layout = match self.layout().await {
             Ok(layout) => layout,
             Err(error) => return commands.iter().map(|_| Err(error.clone())).collect(),
         };
-        let nobody = || Err(CallError::NoConnection("no server is known to have the key".into()));
-        let mut replies: Vec<Reply> = commands.iter().map(|_| nobody()).collect();
+        let mut replies: Vec<Option<Reply>> = commands.iter().map(|_| None).collect();
         let errand = |(index, cmd): (usize, &&Cmd)| {
             let node = home(&layout, cmd).ok()?;
             Some(Errand { index, node, asking: false })
@@ -120,12 +120,17 @@ impl Servers {
             self.doubt();
         }
         let end = Instant::now() + self.config.command_timeout;
+        match one_for_all(&errands, commands.len()) {
+            Some(node) => replies = answers(node.send_whole(pipeline).await, commands.len()),
+            None => run(&commands, &errands, &mut replies).await,
+        }
         loop {
-            run(commands, &errands, &mut replies).await;
             errands = self.redirected(errands, &replies).await;
             if errands.is_empty() || Instant::now() >= end {
-                return replies;
+                let nobody = || Err(CallError::NoConnection("no server is known to have the key".into()));
+                return replies.into_iter().map(|reply| reply.unwrap_or_else(nobody)).collect();
             }
+            run(&commands, &errands, &mut replies).await;
         }
     }
 
@@ -141,10 +146,10 @@ impl Servers {
     }
 
     /// The commands to send once more, each to where its reply says.
-    async fn redirected(&self, errands: Vec<Errand>, replies: &[Reply]) -> Vec<Errand> {
+    async fn redirected(&self, errands: Vec<Errand>, replies: &[Option<Reply>]) -> Vec<Errand> {
         let (mut again, mut pause) = (Vec::new(), false);
         for errand in errands {
-            let reply = &replies[errand.index];
+            let Some(reply) = &replies[errand.index] else { continue };
             self.judge(reply);
             let (address, asking) = match redirection(reply, errand.node.address()) {
                 None => continue,
@@ -189,8 +194,27 @@ fn redirection(reply: &Reply, asked: &Address) -> Option<Redirect> {
     }
 }
 
+/// The server that all of so many commands go to, as they do unless there are several: they need not be taken apart then.
+fn one_for_all(errands: &[Errand], commands: usize) -> Option<Arc<Node>> {
+    let first = &errands.first()?.node;
+    let all = errands.len() == commands && errands.iter().all(|errand| Arc::ptr_eq(&errand.node, first));
+    all.then(|| Arc::clone(first))
+}
+
+/// What each of so many commands came to that went to one server.
+fn answers(sent: Result<Vec<Reply>, CallError>, commands: usize) -> Vec<Option<Reply>> {
+    match sent {
+        Ok(replies) => {
+            let mut replies = replies.into_iter();
+            let few = || Err(CallError::Reply("fewer replies than commands".into()));
+            (0..commands).map(|_| Some(replies.next().unwrap_or_else(few))).collect()
+        }
+        Err(error) => (0..commands).map(|_| Some(Err(error.clone()))).collect(),
+    }
+}
+
 /// Runs errands, in one go for each server and on all of them at once.
-async fn run(commands: &[&Cmd], errands: &[Errand], replies: &mut [Reply]) {
+async fn run(commands: &[&Cmd], errands: &[Errand], replies: &mut [Option<Reply>]) {
     let mut loads: Vec<(&Arc<Node>, Vec<&Errand>)> = Vec::new();
     for errand in errands {
         match loads.iter_mut().find(|(node, _)| Arc::ptr_eq(node, &errand.node)) {
@@ -204,8 +228,10 @@ async fn run(commands: &[&Cmd], errands: &[Errand], replies: &mut [Reply]) {
     });
     for ((_, load), sent) in loads.iter().zip(join_all(sent).await) {
         match sent {
-            Ok(of_node) => load.iter().zip(of_node).for_each(|(errand, reply)| replies[errand.index] = reply),
-            Err(error) => load.iter().for_each(|errand| replies[errand.index] = Err(error.clone())),
+            Ok(of_node) => {
+                load.iter().zip(of_node).for_each(|(errand, reply)| replies[errand.index] = Some(reply));
+            }
+            Err(error) => load.iter().for_each(|errand| replies[errand.index] = Some(Err(error.clone()))),
         }
     }
 }

@@ -27,6 +27,13 @@ const USERS_MAX: usize = 256;
 const ENTRIES_MAX: usize = 128;
 /// Entries acknowledged of one user in one round.
 const ACKS_MAX: usize = 1_000;
+/// Users to read in a second past which news are let gather for a moment before they are read: a call for each would take
+/// more of the processor than all that follows.
+const BUSY_USERS: u128 = 2_500;
+/// How long news gather then.
+const GATHER: Duration = Duration::from_millis(1);
+/// Over how long it is judged how fast they come.
+const PACE_WINDOW: Duration = Duration::from_millis(10);
 /// How long acknowledgements wait for a read to ride along with.
 const ACK_DELAY: Duration = Duration::from_millis(50);
 /// The one consumer of a group.
@@ -53,20 +60,50 @@ enum Trouble {
 
 type AckList = Vec<(Arc<Follow>, Vec<EntryId>)>;
 
+/// How fast news come.
+struct Pace {
+    since: Instant,
+    users: u128,
+    busy: bool,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { since: now, users: 0, busy: false }
+    }
+
+    /// Notes how many users were read in a round. Whether the next ones are to gather.
+    fn note(&mut self, users: usize, now: Instant) -> bool {
+        self.users += u128::try_from(users).unwrap_or(u128::MAX);
+        let window = now.duration_since(self.since);
+        if window >= PACE_WINDOW {
+            let busy = self.users * 1_000_000 / window.as_micros() >= BUSY_USERS;
+            *self = Self { since: now, users: 0, busy };
+        }
+        self.busy
+    }
+}
+
 impl Reader {
     /// Reads for ever. Dropping the future leaves what is in flight pending in the group.
     pub(super) async fn run(self) {
         let mut backoff = Backoff::default();
-        let (mut ack_due, mut missing) = (None, false);
+        let (mut ack_due, mut missing, mut pace) = (None, false, Pace::new(Instant::now()));
         loop {
             self.wait(&mut ack_due).await;
-            let acks = self.lane.take_acks(ACKS_MAX);
-            let result = self.round(self.lane.take_rung(USERS_MAX), acks).await;
+            let (acks, rung) = (self.lane.take_acks(ACKS_MAX), self.lane.take_rung(USERS_MAX));
+            let busy = pace.note(rung.len(), Instant::now()) && rung.len() < USERS_MAX;
+            let result = self.round(rung, acks).await;
             // Missing groups are made at once; when that does not help, it is like any other failure.
             let again = matches!(result, Err(Trouble::GroupsMissing)) && !missing;
             missing = matches!(result, Err(Trouble::GroupsMissing));
             match result {
-                Ok(()) => self.recovered(&mut backoff),
+                Ok(()) => {
+                    self.recovered(&mut backoff);
+                    if busy {
+                        tokio::time::sleep(GATHER).await;
+                    }
+                }
                 Err(_) if again => {}
                 Err(error) => tokio::time::sleep(self.failed(&mut backoff, &error)).await,
             }
@@ -336,4 +373,21 @@ fn keep_refused(acks: &mut AckList, replies: Vec<Reply>) -> Result<(), Trouble> 
         _ => false,
     });
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_gather_only_while_they_come_fast() {
+        let begin = Instant::now();
+        let at = |ms: u64| begin + Duration::from_millis(ms);
+        let mut pace = Pace::new(begin);
+        let slow: Vec<bool> = (1..=40).map(|ms| pace.note(1, at(ms))).collect();
+        assert!(!slow.contains(&true), "a thousand a second are read one by one");
+        let fast: Vec<bool> = (41..=80).map(|ms| pace.note(6, at(ms))).collect();
+        assert!(fast[20..].iter().all(|busy| *busy), "six thousand are not: {fast:?}");
+        assert!(!pace.note(1, at(1_000)), "after a pause the first is read at once");
+    }
 }

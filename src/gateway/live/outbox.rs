@@ -55,17 +55,13 @@ pub struct Batch {
     pub close: Option<Close>,
 }
 
-/// What a push did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
-    /// It waits.
-    Queued,
-    /// It waits, and an older event need not be written any more.
-    Merged,
-    /// The queue was full: this push made the socket slow, and it is being closed.
-    Overflow,
-    /// The socket is being closed; the push did nothing.
-    Closed,
+/// What a push did. Nothing, for a socket that is being closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pushed {
+    /// Events that took the place of an older one, which need not be written any more.
+    pub merged: u64,
+    /// Whether the queue was full: this push made the socket slow, and it is being closed.
+    pub overflow: bool,
 }
 
 /// The queue of one socket. Filled by anyone, emptied by its writer.
@@ -94,11 +90,14 @@ impl Outbox {
         Self { bounds, inner: Mutex::default() }
     }
 
-    /// Queues an event.
-    pub fn push(&self, frame: &Arc<Frame>) -> Pushed {
+    /// Queues events that came together, so that they are written together.
+    pub fn push(&self, frames: &[Arc<Frame>]) -> Pushed {
         let (pushed, waker) = {
             let mut inner = self.lock();
-            let pushed = inner.push(frame, self.bounds);
+            let mut pushed = Pushed::default();
+            for frame in frames {
+                inner.push(frame, self.bounds, &mut pushed);
+            }
             (pushed, inner.waker.take())
         };
         wake(waker);
@@ -167,15 +166,16 @@ fn wake(waker: Option<Waker>) {
 }
 
 impl Inner {
-    fn push(&mut self, frame: &Arc<Frame>, bounds: Bounds) -> Pushed {
+    fn push(&mut self, frame: &Arc<Frame>, bounds: Bounds, pushed: &mut Pushed) {
         if self.close.is_some() {
-            return Pushed::Closed;
+            return;
         }
         let merged = if frame.is_progress() { self.absorb(frame, bounds) } else { 0 };
         let cost = cost(frame);
         if self.bytes + cost > bounds.bytes_max && self.bytes > 0 {
             self.end(Close::Slow);
-            return Pushed::Overflow;
+            pushed.overflow = true;
+            return;
         }
         self.bytes += cost;
         if frame.is_progress()
@@ -184,7 +184,7 @@ impl Inner {
             newest.insert(frame.task, self.queue.len());
         }
         self.queue.push(Some(Item::Event { frame: Arc::clone(frame), merged: merged + 1 }));
-        if merged > 0 { Pushed::Merged } else { Pushed::Queued }
+        pushed.merged += u64::from(merged > 0);
     }
 
     /// Under pressure, takes the waiting progress of the frame's task out and says how many events it stood for.
@@ -277,6 +277,10 @@ mod tests {
         Outbox::new(Bounds { coalesce_bytes, bytes_max })
     }
 
+    fn push(outbox: &Outbox, frame: &Arc<Frame>) -> Pushed {
+        outbox.push(std::slice::from_ref(frame))
+    }
+
     /// What waits, as `(place, terminal, merged)`.
     fn taken(outbox: &Outbox) -> (Vec<(u64, bool, u32)>, Option<Close>) {
         let batch = outbox.take().now_or_never().unwrap_or_default();
@@ -291,19 +295,27 @@ mod tests {
     fn without_pressure_everything_waits_in_order() {
         let outbox = outbox(1 << 20, 1 << 20);
         for at in 1..=3 {
-            assert_eq!(outbox.push(&frame(at, 7, false, 0)), Pushed::Queued);
+            assert_eq!(push(&outbox, &frame(at, 7, false, 0)), Pushed::default());
         }
         assert_eq!(taken(&outbox).0, [(1, false, 1), (2, false, 1), (3, false, 1)]);
         assert!(outbox.take().now_or_never().is_none(), "and then nothing does");
     }
 
     #[test]
+    fn what_comes_together_waits_in_order_under_pressure_too() {
+        let outbox = outbox(0, 1 << 20);
+        let frames: Vec<_> = (1..=4).map(|at| frame(at, 7, at == 4, 0)).collect();
+        assert_eq!(outbox.push(&frames), Pushed { merged: 2, overflow: false });
+        assert_eq!(taken(&outbox).0, [(3, false, 3), (4, true, 1)]);
+    }
+
+    #[test]
     fn under_pressure_newer_progress_stands_for_the_older_and_comes_last() {
         let outbox = outbox(0, 1 << 20);
-        outbox.push(&frame(1, 7, false, 0));
-        outbox.push(&frame(2, 8, false, 0));
-        assert_eq!(outbox.push(&frame(3, 7, false, 0)), Pushed::Merged);
-        outbox.push(&frame(4, 7, true, 0));
+        push(&outbox, &frame(1, 7, false, 0));
+        push(&outbox, &frame(2, 8, false, 0));
+        assert_eq!(push(&outbox, &frame(3, 7, false, 0)).merged, 1);
+        push(&outbox, &frame(4, 7, true, 0));
         assert_eq!(taken(&outbox).0, [(2, false, 1), (3, false, 2), (4, true, 1)]);
     }
 
@@ -311,7 +323,7 @@ mod tests {
     fn an_endless_flow_of_one_task_takes_bounded_room() {
         let outbox = outbox(0, 1 << 20);
         for at in 1..=100_000 {
-            outbox.push(&frame(at, 7, false, 0));
+            push(&outbox, &frame(at, 7, false, 0));
         }
         assert!(outbox.lock().queue.len() < 4 * HOLES_MAX);
         assert_eq!(taken(&outbox).0, [(100_000, false, 100_000)]);
@@ -320,16 +332,16 @@ mod tests {
     #[test]
     fn what_cannot_be_merged_overflows_into_a_close() {
         let outbox = outbox(0, 1_000);
-        assert_eq!(outbox.push(&frame(1, 1, true, 2_000)), Pushed::Queued, "one frame always fits");
-        assert_eq!(outbox.push(&frame(2, 2, true, 0)), Pushed::Overflow);
-        assert_eq!(outbox.push(&frame(3, 3, true, 0)), Pushed::Closed);
+        assert!(!push(&outbox, &frame(1, 1, true, 2_000)).overflow, "one frame always fits");
+        assert!(push(&outbox, &frame(2, 2, true, 0)).overflow);
+        assert!(!push(&outbox, &frame(3, 3, true, 0)).overflow, "that is told once");
         assert_eq!(taken(&outbox), (Vec::new(), Some(Close::Slow)));
     }
 
     #[test]
     fn a_shutdown_lets_what_waits_be_written_first() {
         let outbox = outbox(0, 1_000);
-        outbox.push(&frame(1, 1, true, 0));
+        push(&outbox, &frame(1, 1, true, 0));
         outbox.close(Close::Expired);
         outbox.close(Close::Idle);
         assert_eq!(taken(&outbox), (vec![(1, true, 1)], Some(Close::Expired)), "the first reason stays");
@@ -342,7 +354,7 @@ mod tests {
         let outbox = outbox(0, 1_000);
         outbox.resync(Loss::Epoch);
         outbox.resync(Loss::Reader);
-        outbox.push(&frame(1, 1, false, 0));
+        push(&outbox, &frame(1, 1, false, 0));
         outbox.resync(Loss::Reader);
         let items = outbox.take().now_or_never().unwrap().items;
         assert!(matches!(
@@ -359,7 +371,7 @@ mod tests {
             async move { outbox.take().await.items.len() }
         });
         tokio::task::yield_now().await;
-        outbox.push(&frame(1, 1, false, 0));
+        push(&outbox, &frame(1, 1, false, 0));
         assert_eq!(waiting.await.unwrap(), 1);
     }
 
@@ -376,14 +388,12 @@ mod tests {
             let outbox = Outbox::new(bounds);
             let (mut written, mut ends, mut accepted) = (Vec::new(), Vec::new(), 0_u64);
             for (at, (task, terminal, padding, take)) in (1_u64..).zip(pushes) {
-                match outbox.push(&frame(at, task, terminal, padding)) {
-                    Pushed::Queued | Pushed::Merged => {
-                        accepted += 1;
-                        if terminal {
-                            ends.push(at);
-                        }
-                    }
-                    Pushed::Overflow | Pushed::Closed => return Ok(()),
+                if push(&outbox, &frame(at, task, terminal, padding)).overflow {
+                    return Ok(());
+                }
+                accepted += 1;
+                if terminal {
+                    ends.push(at);
                 }
                 prop_assert!(outbox.lock().bytes <= bounds.bytes_max);
                 if take {

@@ -5,7 +5,9 @@
 //! nothing comes twice. When the feed reports a loss, the same is done again in the middle of the connection.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -215,7 +217,7 @@ impl Session {
                     // What waited from before a fresh start is in its snapshot. An entry of a later life of the stream
                     // comes after the news of the loss, and so after another fresh start.
                     if frame.position.epoch == seen.epoch && frame.position.id > seen.id {
-                        *seen = frame.position.clone();
+                        seen.id = frame.position.id;
                         self.bounded(wire.event(frame, *merged)).await?;
                     }
                 }
@@ -237,7 +239,9 @@ impl Session {
     fn measure(&self, items: &[Item]) {
         let metrics = &self.shared.parts.metrics;
         let (terminal, done) = facts(items);
-        metrics.terminal_delivered.inc_by(terminal);
+        if terminal > 0 {
+            metrics.terminal_delivered.inc_by(terminal);
+        }
         let now_us = self.shared.parts.clock.now().as_microsecond();
         done.for_each(|done_us| metrics.observe_delivery(done_us, now_us));
     }
@@ -249,6 +253,12 @@ impl Session {
 
     /// A write that takes longer than the time-out ends the connection: its reader is gone or as good as gone.
     async fn bounded(&self, write: impl Future<Output = Result<(), Gone>>) -> Result<(), End> {
+        let mut write = std::pin::pin!(write);
+        // Almost every write is done at once; a timer is made only for one that is not.
+        let first = poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await;
+        if let Poll::Ready(written) = first {
+            return Ok(written?);
+        }
         match tokio::time::timeout(self.shared.parts.live.write_timeout, write).await {
             Ok(written) => Ok(written?),
             Err(_) => Err(End::Stuck),

@@ -23,8 +23,9 @@ use crate::http::ConnectionPermit;
 
 /// Bytes read at once. Clients send control frames only.
 const READ_BUFFER: usize = 1024;
-/// Bytes gathered before a write happens by itself.
-const WRITE_BUFFER: usize = 4 * 1024;
+/// Bytes gathered before a write happens by itself: some sixteen events, each write of which would cost as much as all of them.
+/// A socket keeps as much as it ever gathered.
+const WRITE_BUFFER: usize = 8 * 1024;
 /// Bytes that may wait inside the library: one frame, and what was gathered before it.
 const WRITE_BUFFER_MAX: usize = FRAME_BYTES_MAX + 2 * WRITE_BUFFER;
 /// Largest message a client may send.
