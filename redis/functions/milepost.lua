@@ -101,12 +101,18 @@ local function publish(keys, args)
   local epoch, last = life(stream, state, args[7])
   local id = redis.call('XADD', stream, 'MAXLEN', '~', args[8], '*',
     't', args[3], 'n', args[1] .. '-' .. args[2], 'e', args[4], 'p', last, 'd', args[5])
-  local oldest = tonumber(string.match(id, '^(%d+)')) - tonumber(args[9])
-  redis.call('XTRIM', stream, 'MINID', '~', string.format('%d', math.max(oldest, 0)))
   redis.call('HSET', state, 'last', id)
-  keep(stream, state, args[10])
-  redis.call('HSET', task, 'attempt', args[1], 'seq', args[2], 'live', args[6])
-  if args[12] ~= '' then redis.call('HSET', task, 'kept', args[1] .. '-' .. args[12]) end
+  -- Age and life are looked after with the first event of each second: they are counted in hours, and events in thousands.
+  local at = tonumber(string.match(id, '^(%d+)'))
+  if math.floor(at / 1000) ~= math.floor(tonumber(string.match(last, '^(%d+)')) / 1000) then
+    redis.call('XTRIM', stream, 'MINID', '~', string.format('%d', math.max(at - tonumber(args[9]), 0)))
+    keep(stream, state, args[10])
+  end
+  if args[12] ~= '' then
+    redis.call('HSET', task, 'attempt', args[1], 'seq', args[2], 'live', args[6], 'kept', args[1] .. '-' .. args[12])
+  else
+    redis.call('HSET', task, 'attempt', args[1], 'seq', args[2], 'live', args[6])
+  end
   redis.call('PEXPIRE', task, args[11])
   keep_results(keys[5], args, known[3])
   redis.call('SPUBLISH', channel, id)

@@ -45,7 +45,10 @@ impl Wait {
 #[async_trait]
 impl Action for Wait {
     async fn run(&self, target: Target<'_>, _: &Context) -> Result<Done, ActionError> {
-        tokio::time::sleep(self.duration).await;
+        // The timer rounds up to its next tick, and an item that takes no time would take up to a millisecond.
+        if !self.duration.is_zero() {
+            tokio::time::sleep(self.duration).await;
+        }
         if self.fails(target.index) {
             return Err(ActionError::permanent(self.failure()));
         }

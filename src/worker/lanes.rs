@@ -60,8 +60,8 @@ impl Lane<'_> {
         let mut number = lock(&self.lanes.number);
         let gives_way = self.counts && number.open > number.wanted;
         if gives_way {
-            number.open -= 1;
             self.counts = false;
+            self.lanes.one_less(&mut number);
         }
         gives_way
     }
@@ -70,7 +70,7 @@ impl Lane<'_> {
 impl Drop for Lane<'_> {
     fn drop(&mut self) {
         if self.counts {
-            lock(&self.lanes.number).open -= 1;
+            self.lanes.one_less(&mut lock(&self.lanes.number));
         }
     }
 }
@@ -103,10 +103,16 @@ impl Lanes {
         number.wanted = wanted;
         let missing = wanted.saturating_sub(number.open).min(waiting);
         number.open += missing;
+        self.reporter.lanes(number.open);
         drop(number);
         for _ in 0..missing {
             running.spawn(Arc::clone(self).lane().in_current_span());
         }
+    }
+
+    fn one_less(&self, number: &mut Number) {
+        number.open -= 1;
+        self.reporter.lanes(number.open);
     }
 
     fn runner(&self) -> ItemRunner {

@@ -171,6 +171,11 @@ impl Progress {
         self.finished
     }
 
+    /// The number of the newest result.
+    pub(super) fn results(&self) -> u64 {
+        self.finished
+    }
+
     /// Results up to this number are in the record.
     pub(super) fn recorded(&mut self, results: u64) {
         self.recorded = results;

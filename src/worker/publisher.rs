@@ -1,9 +1,10 @@
 //! Carries a task's events to the bus, one at a time.
 //!
-//! The first event after a pause goes at once; under load the pause between events follows the cost of a publish, at
-//! most `flush_interval`, so that a slow bus gets fewer and fuller events. A publish whose outcome is unknown is
-//! repeated as it was. Nothing here holds up the record, nor the lanes longer than a prompt bus takes. Not here: what an
-//! event says ([`super::progress`]).
+//! Each event is paid for with a pause that follows the cost of its publish, at most `flush_interval`, so that a slow bus
+//! gets fewer and fuller events. A task that was quiet has some of that time saved up ([`Pace`]): its next events go at once.
+//! So does an event for whose telling every lane waits, because nothing could be merged into it. A publish whose outcome is
+//! unknown is repeated as it was. Nothing here holds up the record, nor the lanes longer than a prompt bus takes. Not here:
+//! what an event says ([`super::progress`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::telemetry::metrics::Fenced;
 
 /// Longest wait for the bus to take one event.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(3);
-/// Pause between events that costs watchers nothing they could see, however fast the bus is.
+/// Time that each event is paid for with at least, however fast the bus is. No timer is finer.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// An event may take the bus this share of the time: one part publishing, four parts pause.
 const PAUSE_PER_PUBLISH: u32 = 4;
@@ -54,13 +55,32 @@ pub(super) struct Publishing<'a> {
     reporter: &'a Reporter,
     owner: &'a UserId,
     backoff: Backoff,
+    pace: Pace,
     pause: Duration,
+}
+
+/// When the next event may go: each is paid for in time, and up to one longest pause can be saved up for later events.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// When everything so far is paid for.
+    paid: Instant,
+}
+
+impl Pace {
+    /// The pause after a publish that took so long and ended now. One that no timer could keep is added to the next.
+    fn after(&mut self, took: Duration, most: Duration, now: Instant) -> Duration {
+        let price = (took * PAUSE_PER_PUBLISH).max(PAUSE_MIN).min(most);
+        let saved = now.checked_sub(took + most).map_or(self.paid, |earliest| self.paid.max(earliest));
+        self.paid = saved + took + price;
+        let pause = self.paid.saturating_duration_since(now);
+        if pause < PAUSE_MIN { Duration::ZERO } else { pause }
+    }
 }
 
 impl<'a> Publishing<'a> {
     pub(super) fn new(worker: &'a Shared, held: &'a Held, reporter: &'a Reporter, owner: &'a UserId) -> Self {
-        let (backoff, pause) = (Backoff::of_backend(), Duration::ZERO);
-        Self { worker, held, reporter, owner, backoff, pause }
+        let (backoff, pace) = (Backoff::of_backend(), Pace { paid: Instant::now() });
+        Self { worker, held, reporter, owner, backoff, pace, pause: Duration::ZERO }
     }
 
     /// Publishes the first event, which shuts an older attempt out. Returns whether it is in the stream. An absent bus
@@ -120,8 +140,12 @@ impl<'a> Publishing<'a> {
         // Items that end in the same instant share an event: let their lanes run first.
         tokio::task::yield_now().await;
         while !close.is_cancelled() && self.step().await != Step::Nothing {
+            if self.pause.is_zero() {
+                continue;
+            }
             tokio::select! {
                 () = close.cancelled() => {}
+                () = self.reporter.lanes_wait() => {}
                 () = sleep(self.pause) => {}
             }
         }
@@ -182,7 +206,7 @@ impl<'a> Publishing<'a> {
         // A pause is for merging; there is nothing to win by it once the next event is full.
         let most =
             if self.reporter.is_full() { Duration::ZERO } else { self.worker.parts.config.flush_interval };
-        self.pause = pause(took, most);
+        self.pause = self.pace.after(took, most, Instant::now());
     }
 
     fn fenced(&self, current: Attempt) {
@@ -195,20 +219,38 @@ impl<'a> Publishing<'a> {
     }
 }
 
-/// The pause after a publish that took so long.
-fn pause(took: Duration, most: Duration) -> Duration {
-    (took * PAUSE_PER_PUBLISH).max(PAUSE_MIN).min(most)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MOST: Duration = Duration::from_millis(10);
+
+    fn us(micros: u64) -> Duration {
+        Duration::from_micros(micros)
+    }
+
     #[test]
-    fn the_pause_follows_the_cost_of_a_publish_within_bounds() {
-        let most = Duration::from_millis(10);
-        let after = |us| pause(Duration::from_micros(us), most).as_micros();
-        assert_eq!([0, 100, 500, 2_000, 9_000].map(after), [1_000, 1_000, 2_000, 8_000, 10_000]);
-        assert_eq!(pause(Duration::from_secs(1), Duration::ZERO), Duration::ZERO);
+    fn a_pause_follows_the_cost_of_a_publish_within_bounds() {
+        let mut now = Instant::now();
+        let mut pace = Pace { paid: now };
+        for (took, pause) in [(0, 1_000), (100, 1_000), (500, 2_000), (2_000, 8_000), (9_000, 10_000)] {
+            now += us(took);
+            assert_eq!(pace.after(us(took), MOST, now), us(pause), "after {took} us");
+            now += us(pause);
+        }
+        assert_eq!(pace.after(us(1_000_000), Duration::ZERO, now + us(1_000_000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_quiet_task_has_saved_up_for_some_events_and_no_more() {
+        let mut now = Instant::now();
+        let mut pace = Pace { paid: now };
+        now += Duration::from_secs(60);
+        let mut pauses = std::iter::repeat_with(|| {
+            now += us(250);
+            pace.after(us(250), MOST, now)
+        });
+        let at_once = pauses.by_ref().take_while(Duration::is_zero).count();
+        assert_eq!(at_once, 10, "one longest pause, of a millisecond for each");
     }
 }

@@ -6,6 +6,7 @@
 //! item at most; not for a bus that is slow or away.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,6 +34,10 @@ pub(super) struct Reporter {
     record_batch: usize,
     metrics: Metrics,
     safe: watch::Sender<Safe>,
+    /// Lanes that are open.
+    lanes: AtomicUsize,
+    /// Rung when every lane waits for its last result to be told.
+    lanes_wait: Notify,
     /// Rung when there may be an event to publish.
     pub(super) news: Notify,
     /// Rung when a full batch waits for the store.
@@ -73,6 +78,8 @@ impl Reporter {
             record_batch: config.record_batch.clamp(1, RECORD_MAX),
             metrics,
             safe: watch::Sender::default(),
+            lanes: AtomicUsize::new(0),
+            lanes_wait: Notify::new(),
             news: Notify::new(),
             due: Notify::new(),
             room: Notify::new(),
@@ -108,7 +115,37 @@ impl Reporter {
         if full {
             self.due.notify_one();
         }
+        if self.all_wait(number) {
+            self.lanes_wait.notify_waiters();
+        }
         number
+    }
+
+    /// So many lanes are open now.
+    pub(super) fn lanes(&self, open: usize) {
+        self.lanes.store(open, Ordering::Relaxed);
+        self.lanes_wait.notify_waiters();
+    }
+
+    /// Whether every lane waits to be told that its last result is safe, when there are so many results: none will come
+    /// before an event was published.
+    fn all_wait(&self, results: u64) -> bool {
+        let (lanes, safe) = (self.lanes.load(Ordering::Relaxed) as u64, *self.safe.borrow());
+        lanes > 0 && safe.prompt && results.saturating_sub(safe.results) >= lanes
+    }
+
+    /// Waits until nothing can be won by waiting: every lane waits for the next event. Cancel-safe.
+    pub(super) async fn lanes_wait(&self) {
+        loop {
+            let wait = self.lanes_wait.notified();
+            tokio::pin!(wait);
+            // Listens before it looks, so that no wake-up falls in between.
+            wait.as_mut().enable();
+            if self.all_wait(lock(&self.progress).results()) {
+                return;
+            }
+            wait.await;
+        }
     }
 
     /// Waits until the result with this number is told or recorded, at most `longest`.
