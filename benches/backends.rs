@@ -15,7 +15,9 @@ use milepost::config::{BusConfig, DatabaseConfig, RedisConfig};
 use milepost::postgres::Database;
 use milepost::redis::Redis;
 use milepost::store::{ClaimRules, ClaimStore, Created, Fence, NewTask, PostgresStore, TaskStore};
-use milepost::task::{Draft, Effect, ItemName, ItemOutcome, ItemResult, ReplicaId, TaskId, TaskSpec, UserId};
+use milepost::task::{
+    Draft, Effect, ItemName, ItemOutcome, ItemResult, Origin, ReplicaId, TaskId, TaskSpec, UserId,
+};
 use milepost::telemetry::metrics::Metrics;
 use milepost_harness::{Postgres, Redis as RedisServer};
 use tokio::runtime::Runtime;
@@ -76,8 +78,10 @@ impl Claimed {
         };
         let spec = TaskSpec::new(draft).expect("a valid draft");
         let owner = UserId::new("bench").expect("a valid name");
-        let created =
-            store.create(NewTask { id: TaskId::generate(), owner, spec, key: None, open_max: 1 }).await;
+        let id = TaskId::generate();
+        let created = store
+            .create(NewTask { id, owner, spec, key: None, open_max: 1, origin: Origin::default() })
+            .await;
         assert!(matches!(created, Ok(Created::New(_))), "{created:?}");
         let rules = ClaimRules { lease: Duration::from_secs(600), per_cluster_max: 1 };
         let worker = ReplicaId::new("bench").expect("a valid name");
