@@ -59,21 +59,31 @@ impl ServerArgs {
     }
 }
 
-/// A live connection beside a client, to the same servers and as the same user.
+/// A live connection beside a client, to the same servers and as the same user, to the tasks of `owner`; one's own for
+/// `None`.
 #[must_use]
-pub fn live(api: &Api) -> Live {
-    let live = Live::new(LiveSettings::new(api.servers().to_vec(), api.token().cloned()));
+pub fn live(api: &Api, owner: Option<&str>) -> Live {
+    let settings = LiveSettings::new(api.servers().to_vec(), api.token().cloned());
+    let live = Live::new(LiveSettings { owner: owner.map(str::to_owned), ..settings });
     match api.history() {
         Some(history) => live.noting(history.socket(&uuid::Uuid::new_v4().to_string(), false)),
         None => live,
     }
 }
 
-/// The task that a person means: its id, or the end of the id of a recent task.
+/// The task that a person means: its id, or the end of the id of a recent task of theirs.
 ///
 /// # Errors
 /// When no recent task, or more than one, has an id that ends so.
 pub async fn resolve(api: &Api, text: &str) -> Result<TaskId> {
+    resolve_of(api, text, None).await
+}
+
+/// As [`resolve`], among the tasks of `owner`.
+///
+/// # Errors
+/// As of [`resolve`], and when the tasks of that owner are not for the caller to see.
+pub async fn resolve_of(api: &Api, text: &str, owner: Option<&str>) -> Result<TaskId> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
@@ -82,7 +92,9 @@ pub async fn resolve(api: &Api, text: &str) -> Result<TaskId> {
     if !hex || end.len() < ID_END_LEN_MIN {
         return Err(UsageError(format!("{text:?} is neither a task id nor the end of one")).into());
     }
-    let recent = api.tasks(&TaskFilter { limit: RECENT, ..TaskFilter::default() }).await?;
+    let recent = api
+        .tasks(&TaskFilter { owner: owner.map(str::to_owned), limit: RECENT, ..TaskFilter::default() })
+        .await?;
     let mut ids =
         recent.iter().map(|info: &TaskInfo| info.view.task_id).filter(|id| id.to_string().ends_with(&end));
     match (ids.next(), ids.next()) {

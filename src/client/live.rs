@@ -42,6 +42,8 @@ pub struct LiveSettings {
     pub token: Option<SecretString>,
     /// Where to continue an earlier session.
     pub position: Option<String>,
+    /// Whose tasks, for an admin; the token's own user when `None`.
+    pub owner: Option<String>,
     /// How long one connect may take, up to the first frame.
     pub connect_timeout: Duration,
     /// Silence after which a connection is taken for dead; a ping is sent after half of it.
@@ -60,6 +62,7 @@ impl LiveSettings {
             servers,
             token,
             position: None,
+            owner: None,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             connect_within: Duration::from_secs(10),
@@ -277,7 +280,7 @@ impl Live {
     }
 
     fn connect(&self) -> Connecting {
-        let request = request(self.server(), self.session.position(), self.settings.token.as_ref());
+        let request = request(self.server(), self.session.position(), &self.settings);
         let within = self.settings.connect_timeout;
         Box::pin(async move {
             let mut config = WebSocketConfig::default();
@@ -363,21 +366,19 @@ fn answered(response: &Response<Option<Vec<u8>>>) -> Ending {
 }
 
 /// The request of a live connection to the gateway at `server`.
-fn request(
-    server: &str,
-    position: Option<&str>,
-    token: Option<&SecretString>,
-) -> Result<Request<()>, Ending> {
+fn request(server: &str, position: Option<&str>, settings: &LiveSettings) -> Result<Request<()>, Ending> {
     let broken = |what: String| Ending::Answered { status: 400, reason: what, retry_after: None };
     let mut url = reqwest::Url::parse(server).map_err(|e| broken(format!("is not an address: {e}")))?;
     let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
     url.set_scheme(scheme).map_err(|()| broken("must begin with http:// or https://".into()))?;
     url.set_path(&format!("{}/api/v1/live/ws", url.path().trim_end_matches('/')));
-    if let Some(position) = position {
-        url.query_pairs_mut().append_pair("position", position);
+    let owner = settings.owner.as_deref().map(|owner| ("owner", owner));
+    let asked: Vec<_> = position.map(|position| ("position", position)).into_iter().chain(owner).collect();
+    if !asked.is_empty() {
+        url.query_pairs_mut().extend_pairs(asked);
     }
     let mut request = url.as_str().into_client_request().map_err(|error| broken(error.to_string()))?;
-    if let Some(token) = token {
+    if let Some(token) = &settings.token {
         let value = format!("Bearer {}", token.expose_secret()).parse();
         let value = value.map_err(|_| broken("the token holds characters that no token has".into()))?;
         request.headers_mut().insert(header::AUTHORIZATION, value);

@@ -236,7 +236,8 @@ async fn a_dropped_call_loses_nothing() {
 #[test]
 fn addresses_tokens_and_positions_are_put_into_the_request() {
     let token = SecretString::from("t".to_owned());
-    let made = request("https://ops.example/milepost/", Some("a b.1-0"), Some(&token)).unwrap();
-    assert_eq!(made.uri(), "wss://ops.example/milepost/api/v1/live/ws?position=a+b.1-0");
-    assert!(request("ops.example", None, None).unwrap_err().is_final());
+    let settings = LiveSettings { owner: Some("ada".into()), ..LiveSettings::new(Vec::new(), Some(token)) };
+    let made = request("https://ops.example/milepost/", Some("a b.1-0"), &settings).unwrap();
+    assert_eq!(made.uri(), "wss://ops.example/milepost/api/v1/live/ws?position=a+b.1-0&owner=ada");
+    assert!(request("ops.example", None, &settings).unwrap_err().is_final());
 }

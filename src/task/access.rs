@@ -193,10 +193,23 @@ pub struct Grant {
 
 impl Grant {
     fn fits(&self, user: &UserId, role: Role, cluster: &ClusterName) -> bool {
-        (self.users.is_empty() || self.users.iter().any(|name| name == user.as_str()))
-            && (self.roles.is_empty() || self.roles.contains(&role))
+        self.is_of(user, role)
             && (self.clusters.is_empty() || self.clusters.iter().any(|glob| matches(glob, cluster.as_str())))
     }
+
+    fn is_of(&self, user: &UserId, role: Role) -> bool {
+        (self.users.is_empty() || self.users.iter().any(|name| name == user.as_str()))
+            && (self.roles.is_empty() || self.roles.contains(&role))
+    }
+}
+
+/// Whether somebody is admin on every cluster there is or will be: their token says so, and nothing says less of any.
+#[must_use]
+pub fn is_admin_everywhere(user: &UserId, role: Role, claim: &Claim, grants: &[Grant]) -> bool {
+    let less = |said: Option<Role>| said.is_some_and(|role| role < Role::Admin);
+    role == Role::Admin
+        && !claim.values().any(|said| less(said.role))
+        && !grants.iter().any(|grant| less(grant.role) && grant.is_of(user, role))
 }
 
 /// What one user may do on one cluster.
@@ -315,6 +328,23 @@ mod tests {
         for role in [Role::Viewer, Role::Operator, Role::Admin] {
             assert_eq!(access(role, json!({}), &[], "prod"), Access { role, may: Capabilities::default() });
         }
+    }
+
+    #[test]
+    fn an_admin_everywhere_is_one_of_whom_nothing_says_less() {
+        let everywhere =
+            |role, said, grants: &[Grant]| is_admin_everywhere(&user("ada"), role, &claim(said), grants);
+        let most = |users: &[&str]| Grant {
+            users: users.iter().map(|&name| name.to_owned()).collect(),
+            clusters: vec!["secret-*".to_owned()],
+            role: Some(Role::Viewer),
+            ..Grant::default()
+        };
+        assert!(everywhere(Role::Admin, json!({"prod": {"may": ["force"]}}), &[most(&["bob"])]));
+        assert!(!everywhere(Role::Operator, json!({"*": {"role": "admin"}}), &[]));
+        assert!(!everywhere(Role::Admin, json!({"secret": {"role": "none"}}), &[]));
+        assert!(!everywhere(Role::Admin, json!({}), &[most(&["ada"])]));
+        assert!(!everywhere(Role::Admin, json!({}), &[most(&[])]));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::browser::Page;
 use crate::support::{Api, names, wait_batch};
 
-const OPEN: &str = "document.querySelector('#connection').dataset.phase === 'open'";
+pub const OPEN: &str = "document.querySelector('#connection').dataset.phase === 'open'";
 
 /// Notes every value that the shown task's bar takes, with the task it belongs to.
 const WATCH_BAR: &str = "(() => {

@@ -8,10 +8,10 @@ use milepost::config::AuthConfig;
 use milepost::gateway::auth::{Role, dev};
 use milepost::store::TaskStore;
 use milepost::task::access::Claim;
-use milepost::task::{Capabilities, Capability};
+use milepost::task::{Capabilities, Capability, TaskId};
 use serde_json::{Value, json};
 
-use crate::gateway_rig::{Answer, Rig, user_id};
+use crate::gateway_rig::{Answer, Live, Rig, complete, user_id, with_header, ws_request};
 
 const SECRET: &str = "a secret for tests of at least thirty-two bytes";
 const DRAIN: &str = "/api/v1/nodes/batch/drain";
@@ -77,6 +77,44 @@ async fn a_capability_is_needed_by_name_and_goes_with_the_task() {
         assert!(text.contains(&line), "{line} is not in {text}");
     }
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn only_who_is_admin_everywhere_watches_the_tasks_of_others() {
+    let rig = rig(json!([{"users": ["kim"], "clusters": ["secret"], "role": "viewer"}])).await;
+    let live = |user: &str, role, clusters: Value| {
+        let bearer = format!("Bearer {}", token(user, role, clusters));
+        with_header(ws_request(&rig, "?owner=ada"), "authorization", &bearer)
+    };
+    let mut root = Live::open(live("root", Role::Admin, json!({}))).await.unwrap();
+    let mut ada = Live::open(live("ada", Role::Viewer, json!({}))).await.unwrap();
+    for socket in [&mut root, &mut ada] {
+        socket.snapshot().await;
+    }
+    let task = TaskId::generate();
+    rig.publish("ada", &complete(task, 1)).await;
+    for socket in [&mut root, &mut ada] {
+        assert_eq!(socket.frame().await["task_id"], task.to_string());
+    }
+    let admin_of_some = json!({"prod": {"role": "admin"}});
+    let of_all_but_one = json!({"secret": {"role": "none"}});
+    for request in [
+        live("bob", Role::Operator, json!({})),
+        live("pat", Role::Viewer, admin_of_some),
+        live("eve", Role::Admin, of_all_but_one),
+        live("kim", Role::Admin, json!({})),
+    ] {
+        assert_eq!(Live::open(request).await.unwrap().closed().await, 4505);
+    }
+    let sse = |user, role| get_with(&rig, "/api/v1/live/sse?owner=ada", token(user, role, json!({})));
+    let refused = sse("bob", Role::Operator).await;
+    assert_eq!(refused.status(), 403);
+    assert_eq!(sse("root", Role::Admin).await.status(), 200);
+    rig.stop().await;
+}
+
+async fn get_with(rig: &Rig, path: &str, token: String) -> reqwest::Response {
+    rig.http.get(rig.url(path)).bearer_auth(token).send().await.unwrap()
 }
 
 /// What who submitted a task might does not pass to a retry of it.

@@ -44,6 +44,7 @@ mod model;
 mod plans;
 mod redis_keys;
 mod redis_topology;
+mod rights;
 mod servers;
 mod soak;
 mod store;

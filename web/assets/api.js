@@ -56,8 +56,8 @@ export class Api {
     this.#onDenied = onDenied;
   }
 
-  tasks({ before, limit }) {
-    return this.#send("GET", `/tasks${query({ before, limit })}`);
+  tasks({ owner, before, limit }) {
+    return this.#send("GET", `/tasks${query({ owner, before, limit })}`);
   }
 
   task(id) {

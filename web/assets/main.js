@@ -38,6 +38,8 @@ class Dashboard {
   #phase = "idle";
   #lost = false;
   #user = null;
+  /** Whose tasks are shown, or `null` for one's own. */
+  #owner = new URLSearchParams(location.search).get("owner") || null;
   #listScroll = 0;
   #said = { id: null, step: 0 };
   #render = perFrame(() => this.#paint());
@@ -45,7 +47,13 @@ class Dashboard {
   constructor() {
     const rateOf = (id) => this.#rateOf(id);
     const onForbidden = () => this.#forbid();
-    this.list = new TaskList({ store: this.#store, rateOf, older: () => this.#older(OLDER_PAGE) });
+    this.list = new TaskList({
+      store: this.#store,
+      rateOf,
+      older: () => this.#older(OLDER_PAGE),
+      owner: this.#owner,
+      onOwner: (owner) => this.#watch(owner),
+    });
     this.panel = new TaskPanel({
       store: this.#store,
       api: this.#api,
@@ -90,9 +98,22 @@ class Dashboard {
   }
 
   #permit() {
-    show(this.list.submit, this.#session.mayChange);
+    show(this.list.submit, this.#maySubmit);
+    show(this.list.others, this.#session.mayWatchOthers || this.#owner !== null);
     show(this.top.signOut, Boolean(this.#session.token));
     this.top.signOut.title = this.#session.user ? `Sign out ${this.#session.user}` : "Sign out";
+  }
+
+  /** What one submits is one's own and would not be seen among the tasks of another. */
+  get #maySubmit() {
+    return this.#session.mayChange && this.#owner === null;
+  }
+
+  /** Shows the tasks of another user, or with no name one's own, by starting over. */
+  #watch(owner) {
+    const address = new URL(location.pathname, location.href);
+    if (owner && owner !== this.#user) address.searchParams.set("owner", owner);
+    location.assign(address.href);
   }
 
   #forbid() {
@@ -131,6 +152,7 @@ class Dashboard {
     const address = new URL("/api/v1/live/ws", location.href);
     address.protocol = address.protocol.replace("http", "ws");
     address.searchParams.set("ticket", ticket);
+    if (this.#owner) address.searchParams.set("owner", this.#owner);
     if (this.#store.position) address.searchParams.set("position", this.#store.position);
     return address.href;
   }
@@ -224,7 +246,11 @@ class Dashboard {
     this.list.older.disabled = true;
     const seen = this.#store.seen();
     try {
-      const { tasks, next } = await this.#api.tasks({ before: this.#store.floor, limit });
+      const { tasks, next } = await this.#api.tasks({
+        owner: this.#owner,
+        before: this.#store.floor,
+        limit,
+      });
       this.#store.older(tasks, next, seen);
       show(this.list.more, Boolean(next));
     } catch (problem) {
@@ -239,7 +265,7 @@ class Dashboard {
   #route() {
     if (!this.#session.token) return;
     const [, place = "", id = null] = location.hash.slice(1).split("/");
-    const submitting = place === "new" && this.#session.mayChange;
+    const submitting = place === "new" && this.#maySubmit;
     const chosen = place === "tasks" ? id : null;
     if (!this.board.hidden && this.panel.id === null) this.#listScroll = scrollY;
     show(this.board, !submitting);
@@ -274,7 +300,7 @@ class Dashboard {
     const typing = event.target.closest("input, textarea, select, dialog");
     if (event.ctrlKey || event.metaKey || event.altKey || typing || !this.#session.token) return;
     if (event.key === "Escape" && this.panel.id) location.hash = "#/";
-    if (event.key === "n" && this.#session.mayChange) location.hash = "#/new";
+    if (event.key === "n" && this.#maySubmit) location.hash = "#/new";
     if (event.key === "/" && !this.board.hidden) {
       event.preventDefault();
       this.list.search.focus();

@@ -45,6 +45,11 @@ export class Session {
     return Boolean(this.#token) && !this.#readOnly && payloadOf(this.#token).role !== "viewer";
   }
 
+  /** Whether the tasks of others are offered. */
+  get mayWatchOthers() {
+    return Boolean(this.#token) && payloadOf(this.#token).role === "admin";
+  }
+
   /** Takes note that the server refused a change for the user's role. */
   refuseChanges() {
     this.#readOnly = true;

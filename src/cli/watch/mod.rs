@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep_until};
 
-use super::connection::{self, ServerArgs, resolve};
+use super::connection::{self, ServerArgs, resolve_of};
 use super::exit::Exit;
 use super::output::{Output, say};
 use crate::client::{Api, Live, Update};
@@ -28,9 +28,13 @@ const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 /// Flags of `milepost watch`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WatchArgs {
-    /// Ids of tasks, or the ends of them; all of your own that are not over when left out.
+    /// Ids of tasks, or the ends of them; all that are not over when left out.
     #[arg(value_name = "TASK")]
     tasks: Vec<String>,
+
+    /// Watch the tasks of this user, as an admin of every cluster.
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -44,10 +48,10 @@ pub async fn run(args: &WatchArgs, out: Output) -> Result<Exit> {
     let api = args.server.api()?;
     let mut ids = Vec::new();
     for text in &args.tasks {
-        ids.push(resolve(&api, text).await?);
+        ids.push(resolve_of(&api, text, args.owner.as_deref()).await?);
     }
     let wanted = if ids.is_empty() { Wanted::Mine } else { Wanted::Tasks(ids) };
-    follow(&api, wanted, out).await
+    follow_of(&api, args.owner.as_deref(), wanted, out).await
 }
 
 /// Follows tasks to their end and prints a summary. Ctrl-C detaches; the tasks go on, and how to come back is told.
@@ -55,9 +59,14 @@ pub async fn run(args: &WatchArgs, out: Output) -> Result<Exit> {
 /// # Errors
 /// When there is no such task, or no server can be reached.
 pub async fn follow(api: &Api, wanted: Wanted, out: Output) -> Result<Exit> {
-    let (exit, board) = follow_until_detached(api, wanted, out).await?;
+    follow_of(api, None, wanted, out).await
+}
+
+async fn follow_of(api: &Api, owner: Option<&str>, wanted: Wanted, out: Output) -> Result<Exit> {
+    let live = connection::live(api, owner);
+    let (exit, board) = until_detached(api, live, wanted, out).await?;
     if exit == Exit::Detached {
-        say(detach_note(&board));
+        say(detach_note(owner, &board));
     }
     Ok(exit)
 }
@@ -67,13 +76,17 @@ pub async fn follow(api: &Api, wanted: Wanted, out: Output) -> Result<Exit> {
 /// # Errors
 /// When there is no such task, or no server can be reached.
 pub async fn follow_until_detached(api: &Api, wanted: Wanted, out: Output) -> Result<(Exit, Board)> {
+    until_detached(api, connection::live(api, None), wanted, out).await
+}
+
+async fn until_detached(api: &Api, live: Live, wanted: Wanted, out: Output) -> Result<(Exit, Board)> {
     let view: Box<dyn View> = match (out.is_terminal(), out.json) {
         (true, _) => Box::new(bars::Bars::new()),
         (_, true) => Box::new(view::Json::new(out)),
         _ => Box::new(view::Lines::new(out)),
     };
     let board = Board::new(&wanted);
-    let mut watcher = Watcher { api, live: connection::live(api), board, view, greeted: false };
+    let mut watcher = Watcher { api, live, board, view, greeted: false };
     let detached = tokio::select! {
         over = watcher.watch() => { over?; false }
         signal = tokio::signal::ctrl_c() => { signal.context("wait for Ctrl-C")?; true }
@@ -83,19 +96,20 @@ pub async fn follow_until_detached(api: &Api, wanted: Wanted, out: Output) -> Re
         return Ok((Exit::Detached, watcher.board));
     }
     if watcher.board.tasks().next().is_none() {
-        say("no task of yours is running");
+        say("no task is running");
     }
     summary::print(api, &mut watcher.board, out).await.context("read the outcome")?;
     Ok((summary::outcome(&watcher.board), watcher.board))
 }
 
-fn detach_note(board: &Board) -> String {
+fn detach_note(owner: Option<&str>, board: &Board) -> String {
     let ids = board
         .tasks()
         .filter(|task| !task.view.status.is_terminal())
         .map(|task| task.view.task_id.to_string());
     let ids: Vec<String> = ids.collect();
-    format!("detached; the work goes on. Come back with: milepost watch {}", ids.join(" "))
+    let whose = owner.map(|owner| format!("--owner {owner} ")).unwrap_or_default();
+    format!("detached; the work goes on. Come back with: milepost watch {whose}{}", ids.join(" "))
 }
 
 struct Watcher<'a> {

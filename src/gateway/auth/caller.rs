@@ -12,7 +12,7 @@ use crate::gateway::Shared;
 use crate::gateway::error::ApiError;
 use crate::gateway::origin;
 use crate::store::Task;
-use crate::task::access::Claim;
+use crate::task::access::{Claim, is_admin_everywhere};
 use crate::task::{Access, By, ClusterName, Origin, Role, UserId};
 use crate::telemetry::metrics::Kind;
 
@@ -53,6 +53,11 @@ impl Caller {
     /// Whether there may be clusters on which this caller sees what others do.
     pub(crate) fn may_be_admin(&self) -> bool {
         self.role == Role::Admin || self.clusters.values().any(|said| said.role == Some(Role::Admin))
+    }
+
+    /// Whether this caller sees what everybody does, wherever it is.
+    pub(crate) fn is_admin_everywhere(&self, shared: &Shared) -> bool {
+        is_admin_everywhere(&self.user, self.role, &self.clusters, &shared.parts.auth.grants)
     }
 
     /// Who it is, for the audit.

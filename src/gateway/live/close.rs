@@ -23,6 +23,8 @@ pub enum Close {
     Unexpected,
     /// 4504: the user has too many sockets here. Close one first.
     TooManySockets,
+    /// 4505: the tasks of the user that was asked for are not the caller's to watch.
+    NotYours,
     /// The connection is gone or is cut; there is nobody to tell.
     Gone,
 }
@@ -39,6 +41,7 @@ impl Close {
             Self::Unavailable => Some(4011),
             Self::Unexpected => Some(4503),
             Self::TooManySockets => Some(4504),
+            Self::NotYours => Some(4505),
             Self::Gone => None,
         }
     }
@@ -54,6 +57,7 @@ impl Close {
             Self::Unavailable => "tasks cannot be read right now".to_owned(),
             Self::Unexpected => "messages are not expected from clients".to_owned(),
             Self::TooManySockets => "too many live connections of this user".to_owned(),
+            Self::NotYours => "only who is admin on every cluster may watch the tasks of others".to_owned(),
             Self::Gone => String::new(),
         }
     }
@@ -70,7 +74,7 @@ mod tests {
     use super::*;
 
     /// Every reason that is told; the first is the one with the longest words.
-    const TOLD: [Close; 7] = [
+    const TOLD: [Close; 8] = [
         Close::Shutdown { retry_ms: u32::MAX },
         Close::Expired,
         Close::Slow,
@@ -78,6 +82,7 @@ mod tests {
         Close::Unavailable,
         Close::Unexpected,
         Close::TooManySockets,
+        Close::NotYours,
     ];
 
     #[test]

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
+use super::tasks::parse;
 use crate::gateway::Shared;
 use crate::gateway::auth::caller::{authenticate, bearer, refuse};
 use crate::gateway::auth::{Caller, Role};
@@ -44,6 +45,8 @@ pub struct LiveParams {
     ticket: Option<String>,
     /// The position of the last frame received: events after it follow, without a snapshot where that is possible.
     position: Option<String>,
+    /// Whose tasks: your own when left out, those of this user for who is admin on every cluster.
+    owner: Option<String>,
 }
 
 /// What to bind a ticket to.
@@ -105,7 +108,7 @@ fn hash(ticket: &str) -> [u8; 32] {
     Sha256::digest(ticket).into()
 }
 
-/// Watch your tasks over a WebSocket
+/// Watch tasks over a WebSocket
 #[utoipa::path(get, path = "/api/v1/live/ws", tag = "live", params(LiveParams),
     responses(
         (status = 101, description = "The frames of docs/protocol.md follow"),
@@ -122,20 +125,26 @@ pub(crate) async fn ws(
     let upgrade = upgrade.map_err(|_| ApiError::malformed("Upgrade", "this resource is a WebSocket"))?;
     let caller = admit(&shared, &headers, params.ticket.as_deref()).await?;
     let permit = permit.map(|Extension(permit)| permit);
-    match join(&shared, &caller, from).await {
+    let owner = match owner(&shared, &caller, params.owner.as_deref()) {
+        Err(ApiError::Forbidden(_)) => {
+            return Ok(websocket::refuse(upgrade, Close::NotYours, &shared, permit));
+        }
+        owner => owner?,
+    };
+    match join(&shared, owner, caller.expires_s, from).await {
         Ok(session) => Ok(websocket::upgrade(upgrade, session, permit)),
         Err(JoinError::TooMany) => Ok(websocket::refuse(upgrade, Close::TooManySockets, &shared, permit)),
         Err(JoinError::Unavailable(error)) => Err(error.into()),
     }
 }
 
-/// Watch your tasks as server-sent events
+/// Watch tasks as server-sent events
 #[utoipa::path(get, path = "/api/v1/live/sse", tag = "live",
     params(LiveParams, ("Last-Event-ID" = Option<String>, Header, description = "Takes the place of `position`")),
     responses(
         (status = 200, description = "The frames of docs/protocol.md follow", content_type = "text/event-stream", body = String),
         (status = 401, description = "Neither a good token nor a good ticket", body = Problem),
-        (status = 403, description = "The origin is not allowed", body = Problem),
+        (status = 403, description = "The origin is not allowed, or the tasks of others are not yours to watch", body = Problem),
         (status = 429, description = "Too many live connections of this user", body = Problem)))]
 pub(crate) async fn events(
     State(shared): State<Arc<Shared>>,
@@ -148,7 +157,8 @@ pub(crate) async fn events(
         None => position(params.position.as_deref(), "position")?,
     };
     let caller = admit(&shared, &headers, params.ticket.as_deref()).await?;
-    match join(&shared, &caller, from).await {
+    let owner = owner(&shared, &caller, params.owner.as_deref())?;
+    match join(&shared, owner, caller.expires_s, from).await {
         Ok(session) => Ok(sse::respond(session)),
         Err(JoinError::TooMany) => Err(ApiError::TooMany(
             shared.parts.live.ping_interval,
@@ -163,20 +173,36 @@ fn position(text: Option<&str>, field: &'static str) -> Result<Option<Position>,
     text.map(|text| text.parse().map_err(|error| ApiError::malformed(field, format!("{error}")))).transpose()
 }
 
-async fn join(shared: &Arc<Shared>, caller: &Caller, from: Option<Position>) -> Result<Session, JoinError> {
+/// Whose tasks a caller watches.
+fn owner(shared: &Shared, caller: &Caller, asked: Option<&str>) -> Result<UserId, ApiError> {
+    match asked.filter(|&asked| asked != caller.user.as_str()) {
+        None => Ok(caller.user.clone()),
+        Some(other) if caller.is_admin_everywhere(shared) => parse("owner", other),
+        Some(_) => {
+            Err(ApiError::Forbidden("only who is admin on every cluster may watch the tasks of others"))
+        }
+    }
+}
+
+async fn join(
+    shared: &Arc<Shared>,
+    owner: UserId,
+    expires_s: i64,
+    from: Option<Position>,
+) -> Result<Session, JoinError> {
     if shared.stopping.is_cancelled() {
         return Err(JoinError::Unavailable(crate::bus::BusError::Unavailable {
             doing: "stopping",
             source: "this replica is stopping".into(),
         }));
     }
-    let joined = shared.hub.join(&caller.user, caller.expires_s).await;
+    let joined = shared.hub.join(&owner, expires_s).await;
     let membership = joined.inspect_err(|error| {
         if matches!(error, JoinError::TooMany) {
             count_refused(&shared.parts.metrics);
         }
     })?;
-    Ok(Session { shared: Arc::clone(shared), user: caller.user.clone(), membership, from })
+    Ok(Session { shared: Arc::clone(shared), user: owner, membership, from })
 }
 
 /// Who opens a live connection, by header or by ticket, from an origin that may.

@@ -87,14 +87,38 @@ export class TaskList {
   #words = "";
   #chosen = null;
 
-  /** `rateOf(id)` gives items per second or `null`; `older()` loads a page of older tasks. */
-  constructor({ store, rateOf, older }) {
+  /**
+   * `rateOf(id)` gives items per second or `null`; `older()` loads a page of older tasks. `owner` is whose tasks they are,
+   * or `null` for one's own, and `onOwner(name)` is called to look at those of another.
+   */
+  constructor({ store, rateOf, older, owner, onOwner }) {
     this.store = store;
     this.rateOf = rateOf;
-    this.#build(older);
+    this.owner = owner;
+    this.#build(older, onOwner);
   }
 
-  #build(older) {
+  /** A field for the name of a user whose tasks to show; empty for one's own. */
+  #whose(onOwner) {
+    const field = h("input", {
+      type: "search",
+      id: "owner",
+      value: this.owner ?? "",
+      placeholder: "Tasks of another user",
+      "aria-label": "Show the tasks of this user",
+      autocomplete: "off",
+      spellcheck: "false",
+    });
+    const form = h("form.search", {}, icon("eye"), field);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      onOwner(field.value.trim());
+    });
+    field.addEventListener("search", () => field.value === "" && this.owner && onOwner(""));
+    return form;
+  }
+
+  #build(older, onOwner) {
     const filter = choices("filter", "Show", ["all", "active", "failed"], (value) => {
       this.#filter = value;
       this.render();
@@ -110,12 +134,14 @@ export class TaskList {
       this.render();
     });
     this.submit = h("a.button.primary", { href: "#/new" }, icon("plus"), "New batch");
+    this.others = this.#whose(onOwner);
     const tools = h(
       "div.tools",
       {},
-      h("h1", {}, "Tasks"),
+      h("h1", {}, this.owner ? `Tasks of ${this.owner}` : "Tasks"),
       filter.node,
       h("div.search", {}, icon("search"), this.search),
+      this.others,
       this.submit,
     );
     const names = ["Status", "Task", "Progress", "Done", "Rate", "Left", "Age"];
@@ -187,8 +213,9 @@ export class TaskList {
 
   #explain() {
     const none = this.store.list().length === 0;
+    const batch = this.owner ? `What ${this.owner} submits` : "A batch you submit";
     const words = none
-      ? ["No tasks yet", "A batch you submit appears here and moves as it runs."]
+      ? ["No tasks yet", `${batch} appears here and moves as it runs.`]
       : ["Nothing matches", "Change the filter or the search."];
     if (this.empty.textContent !== words.join(""))
       this.empty.replaceChildren(h("b", {}, words[0]), h("span", {}, words[1]));
